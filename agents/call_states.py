@@ -1,0 +1,46 @@
+"""What may come in each state of a call at one end (OR-26): all else changes nothing there.
+
+A caller goes CALLING, CALLED, UP; a callee ASKING, ALERTING, ANSWERED, UP; both end through HANGING_UP or at
+once in ENDED. Repeats of messages that were dealt with are expected: they get the same answer.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agents.alarms import CallAlarm
+from media.leg import MediaClosed, MediaSilent
+from protocol.names import Role
+from storage.ue_records import CallState
+from topics.messages import (
+    Ack,
+    Bye,
+    ByeOk,
+    Cancel,
+    Cancelled,
+    Decline,
+    HangUp,
+    Invite,
+    KeyResponse,
+    Ok,
+    Refusal,
+    Ringing,
+    SettledOk,
+)
+
+_ALWAYS: Final = frozenset({CallAlarm, MediaClosed})
+
+EXPECTED: Final[dict[tuple[Role, CallState], frozenset[type]]] = {
+    (Role.CALLER, CallState.CALLING): _ALWAYS | {Ringing, Ok, Decline, HangUp},
+    (Role.CALLER, CallState.CALLED): _ALWAYS | {Ok, Decline, HangUp},
+    (Role.CALLER, CallState.CANCELLING): _ALWAYS | {Cancelled, Decline},
+    (Role.CALLER, CallState.UP): _ALWAYS | {Ok, SettledOk, Bye, HangUp, MediaSilent},
+    (Role.CALLER, CallState.HANGING_UP): _ALWAYS | {SettledOk, Bye, ByeOk},
+    (Role.CALLER, CallState.ENDED): _ALWAYS | {SettledOk, Bye},
+    (Role.CALLEE, CallState.ASKING): _ALWAYS | {KeyResponse, Refusal, Cancel, HangUp},
+    (Role.CALLEE, CallState.ALERTING): _ALWAYS | {Invite, Cancel, HangUp},
+    (Role.CALLEE, CallState.ANSWERED): _ALWAYS | {Invite, Ack, Cancel, Bye, HangUp, MediaSilent},
+    (Role.CALLEE, CallState.UP): _ALWAYS | {Bye, HangUp, MediaSilent},
+    (Role.CALLEE, CallState.HANGING_UP): _ALWAYS | {Bye, ByeOk},
+    (Role.CALLEE, CallState.ENDED): _ALWAYS | {Invite, Cancel, Bye},
+}

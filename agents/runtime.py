@@ -1,0 +1,279 @@
+"""The loop that runs any agent: receive, decode, read, handle, write, audit, send, commit.
+
+A crash anywhere repeats from `decode`, here or in another instance: at least once. A handler answers a repeat
+with the same answer, which makes it exactly one effect. What a step depends on is done before it: what was
+granted is stored before it is audited, audited before it is sent (OR-16), sent before it is committed.
+
+Errors have four reactions: a malformed record is buried in the dead-letter topic; what the protocol refuses
+the agent answers; an unavailable bus or store is waited for; anything else is a bug, and ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from agents.alarms import decode_alarm, encode_alarm
+from agents.decision import NOTHING, Agent, Decision, Input, Keys, Put, Records, Send
+from agents.kms import audit_send
+from media.leg import MediaInstruction
+from protocol.checks import Check, RefusalCode, Refused
+from protocol.sealing import Random
+from protocol.sharding import shard_of
+from storage.records import Key, Record, RecordBroken, RecordCodec
+from storage.store import (
+    NO_VERSION,
+    Change,
+    DueAlarm,
+    Store,
+    StoredAlarm,
+    StoredPut,
+    StoreUnavailable,
+)
+from topics.bus import Bus, BusUnavailable, Inbound, Outbound
+from topics.codec import decode, encode
+from topics.dead_letters import bury
+
+log = structlog.get_logger()
+
+BATCH_MAX: Final = 200  # longer batches make aiokafka wait (see docs/decisions.md)
+ALARMS_MAX: Final = 200
+WAIT_S: Final = 0.1  # how long an idle loop waits for a record before it looks at alarms and local input
+_TRIES: Final = 20  # conflicts in a row on one batch; two instances of a partition last for seconds at most
+_BACK_OFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_GIVE_UP_AFTER: Final = 20  # attempts in vain: about a minute and a half
+
+
+class GaveUp(Exception):  # noqa: N818
+    """The bus or the store stayed away: the process ends, to be started anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One input with where it came from; both None for what this process told itself."""
+
+    input: Input
+    inbound: Inbound | None = None
+    alarm: DueAlarm | None = None
+
+
+@dataclass(slots=True)
+class _Snapshot:
+    """Records as read, and what earlier inputs of the batch have put."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    versions: dict[str, bytes] = field(default_factory=dict)
+    broken: dict[str, RecordBroken] = field(default_factory=dict)
+    unwritten: dict[str, Put[Any]] = field(default_factory=dict)  # put by an earlier input of this batch
+
+
+class Loop:
+    """One instance of one agent."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        bus: Bus,
+        store: Store,
+        codec: RecordCodec,
+        *,
+        clock: Callable[[], int],
+        random: Random,
+        carry_out: Callable[[MediaInstruction], None] | None = None,
+    ) -> None:
+        """clock: whole seconds since 1970 UTC. carry_out: the media engine, at a host that has one."""
+        self._agent = agent
+        self._bus = bus
+        self._store = store
+        self._codec = codec
+        self._clock = clock
+        self._random = random
+        self._carry_out = carry_out
+        self._local: deque[Input] = deque()
+        self._alarms_seen_at = -1
+        self._instance = random(8)
+        self._versions = itertools.count(1)
+        self.handled = 0  # inputs dealt with since the start
+
+    def tell(self, message: Input) -> None:
+        """A local input: a media event, or an alarm that need not survive this process."""
+        self._local.append(message)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Steps until `stopping` is set; then finishes the batch, commits and leaves. Raises GaveUp."""
+        failures = 0
+        try:
+            while not stopping.is_set():
+                try:
+                    await self.step(WAIT_S)
+                    failures = 0
+                except (BusUnavailable, StoreUnavailable) as error:
+                    failures += 1
+                    if failures >= _GIVE_UP_AFTER:
+                        raise GaveUp(str(error)) from error
+                    log.warning("waiting", for_what=str(error), attempt=failures)
+                    await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S)) - 1])
+        finally:
+            await self._bus.stop()
+            await self._store.close()
+
+    async def step(self, wait_s: float) -> int:
+        """One round of the loop. Returns how many inputs it dealt with."""
+        now = self._clock()
+        work = [_Work(self._local.popleft()) for _ in range(min(len(self._local), BATCH_MAX))]
+        inbound: Sequence[Inbound] = ()
+        try:
+            work += await self._due(now)
+            inbound = await self._bus.receive(BATCH_MAX, 0 if work else wait_s)
+            buried: list[Outbound] = []
+            for record in inbound:
+                try:
+                    work.append(_Work(self._decode(record), inbound=record))
+                except Refused as refused:
+                    buried.append(bury(record, self._agent.party, refused))
+            if work or buried:
+                await self._carry(work, buried, now)
+        except BaseException:
+            self._local.extendleft(
+                item.input for item in reversed(work) if item.inbound is None and item.alarm is None
+            )
+            self._alarms_seen_at = -1
+            self._bus.give_back(inbound)
+            raise
+        self._bus.commit(inbound)
+        self.handled += len(work)
+        return len(work) + len(buried)
+
+    def _decode(self, record: Inbound) -> Input:
+        """Raises Refused(OR-01)."""
+        message = decode(record.value)
+        if type(message) not in self._agent.accepts:  # OR-01
+            detail = f"no message for {self._agent.party}: {type(message).__name__}"
+            raise Refused(Check.OR_01, RefusalCode.MALFORMED, detail)
+        return message
+
+    async def _due(self, now: int) -> list[_Work]:
+        """Alarms of the partitions held, looked for once a second."""
+        if now == self._alarms_seen_at:
+            return []
+        due = await self._store.due(self._agent.party, self._bus.partitions(), now, ALARMS_MAX)
+        if len(due) < ALARMS_MAX:
+            self._alarms_seen_at = now
+        return [_Work(decode_alarm(alarm.value), alarm=alarm) for alarm in due]
+
+    async def _carry(self, work: Sequence[_Work], buried: list[Outbound], now: int) -> None:
+        """From `read` to `send` for one batch."""
+        decisions, broken = await self._decide_and_write(work, now)
+        buried += broken
+        audit = [_outbound(audit_send(event)) for decision in decisions for event in decision.audit]
+        if audit:
+            await self._bus.send(audit)  # OR-16
+        sends = [_outbound(send) for decision in decisions for send in decision.sends]
+        if sends or buried:
+            await self._bus.send([*buried, *sends])
+        if self._carry_out is not None:
+            for decision in decisions:
+                for instruction in decision.media:
+                    self._carry_out(instruction)
+        alarms = [item.alarm for item in work if item.alarm is not None]
+        if alarms:
+            await self._store.dismiss(alarms)
+
+    async def _decide_and_write(
+        self, work: Sequence[_Work], now: int
+    ) -> tuple[list[Decision], list[Outbound]]:
+        """Each input's decision, written; an input that met a conflict is read and decided again."""
+        decisions: dict[int, Decision] = {}
+        buried: list[Outbound] = []
+        open_items = list(range(len(work)))
+        for _ in range(_TRIES):
+            snapshot = await self._read([self._agent.reads(work[item].input) for item in open_items])
+            changes: list[Change] = []
+            changing: list[int] = []
+            for item in open_items:
+                keys = self._agent.reads(work[item].input)
+                problem = next((snapshot.broken[k.name] for k in keys if k.name in snapshot.broken), None)
+                if problem is not None:
+                    buried += self._unreadable(work[item], problem)
+                    decisions[item] = NOTHING
+                    continue
+                decision = self._agent.handle(work[item].input, Records(snapshot.records), now, self._random)
+                decisions[item] = decision
+                if decision.puts or decision.wakes:
+                    changes.append(self._change(decision, keys, snapshot))
+                    changing.append(item)
+            written = await self._store.write(changes) if changes else []
+            open_items = [item for item, done in zip(changing, written, strict=True) if not done]
+            if not open_items:
+                return [decisions[item] for item in sorted(decisions)], buried
+            log.info("conflict", inputs=len(open_items))
+        raise StoreUnavailable(f"{len(open_items)} inputs met {_TRIES} conflicts in a row")
+
+    async def _read(self, wanted: Iterable[Keys]) -> _Snapshot:
+        keys: dict[str, Key[Any]] = {key.name: key for group in wanted for key in group}
+        snapshot = _Snapshot()
+        if not keys:
+            return snapshot
+        for key, stored in zip(keys.values(), await self._store.read(list(keys)), strict=True):
+            snapshot.versions[key.name] = stored.version
+            if stored.value is not None:
+                try:
+                    snapshot.records[key.name] = self._codec.decode(key, stored.value)
+                except RecordBroken as broken:
+                    snapshot.broken[key.name] = broken
+        return snapshot
+
+    def _change(self, decision: Decision, keys: Keys, snapshot: _Snapshot) -> Change:
+        """The decision's writes, each expecting the version that was read; a record that was not read is
+        expected to be absent. A record that an earlier input of the batch has put and this one only read is
+        written again, so that both stand or fall together."""
+        puts: dict[str, Put[Any]] = {put.key.name: put for put in decision.puts}
+        for key in keys:
+            if key.name in snapshot.unwritten and key.name not in puts:
+                puts[key.name] = snapshot.unwritten[key.name]
+        stored: list[StoredPut] = []
+        for name, put in puts.items():
+            version = self._version()
+            value = None if put.record is None else self._codec.encode(put.key, put.record)
+            expected = snapshot.versions.get(name, NO_VERSION)
+            stored.append(StoredPut(name, expected, version, value, put.expires))
+            if put.record is None:
+                snapshot.records.pop(name, None)
+                snapshot.versions[name] = NO_VERSION
+            else:
+                snapshot.records[name] = put.record
+                snapshot.versions[name] = version
+            snapshot.unwritten[name] = put
+        alarms = [
+            StoredAlarm(
+                self._agent.party,
+                shard_of(wake.shard_by),
+                wake.about,
+                wake.at,
+                self._version(),
+                b"" if wake.alarm is None else encode_alarm(wake.alarm),
+            )
+            for wake in decision.wakes
+        ]
+        return Change(stored, alarms)
+
+    def _version(self) -> bytes:
+        return self._instance + next(self._versions).to_bytes(8, "big")
+
+    def _unreadable(self, item: _Work, broken: RecordBroken) -> list[Outbound]:
+        """An input whose records do not read: buried, if it came on the bus."""
+        log.error("record-broken", problem=str(broken))
+        if item.inbound is None:
+            return []
+        refused = Refused(Check.OR_01, RefusalCode.MALFORMED, f"record broken: {broken}")
+        return [bury(item.inbound, self._agent.party, refused)]
+
+
+def _outbound(send: Send) -> Outbound:
+    return Outbound(send.topic.name, send.partition, send.key.encode(), encode(send.message))

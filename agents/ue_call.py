@@ -1,0 +1,213 @@
+"""One call at one end: what caller and callee have in common to keep it, tell of it and end it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from agents.alarms import CallAlarm
+from agents.decision import Decision, Put, Send, Wake
+from media.leg import CloseMedia, Leg, OpenMedia
+from protocol.checks import Refused
+from protocol.description import Description, Flow, SrtpSuite, read_description
+from protocol.evidence import Grant, Holder
+from protocol.exchange import transcript
+from protocol.limits import LIFE_S
+from protocol.names import Permit, Role, Suite
+from protocol.profile import Profile
+from protocol.sharding import call_key
+from protocol.transport import MediaAddress, Statistics
+from storage.ue_records import CallState, Lines, UeCall
+from topics.catalogue import CSCF, REPORTS
+from topics.messages import Contact, OfRun, Report, ReportEvent, clear
+
+REPEAT_S: Final = 2  # what is not answered is sent again
+GIVE_UP_S: Final = 32  # and no longer than this (as SIP's timer B)
+FORGET_S: Final = 64  # an ended call answers repeats so long
+MEDIA_LINE: Final = 0  # one audio line
+
+
+@dataclass(frozen=True, slots=True)
+class UeSettings:
+    """What a host's handsets can do and will do."""
+
+    host: str
+    """The host's name, as in its inbox ims.ue.<host>."""
+    lines: tuple[MediaAddress, ...]
+    """The addresses of the host's media engine: as many calls at a time."""
+    suite: Suite = Suite.AES_256_GCM
+    """The seals' suite that a caller names."""
+    suites: frozenset[Suite] = frozenset(Suite)
+    """The seals' suites that a callee allows."""
+    srtp_suites: tuple[SrtpSuite, ...] = tuple(SrtpSuite)
+    """What is offered and accepted for media, the first choice first."""
+    codecs: tuple[str, ...] = ("PCMU",)
+    """RTP names of codecs, the first choice first."""
+    permits: tuple[Permit, ...] = ()
+    """What a user consents to beyond the call itself, sorted."""
+    answer_after_s: int | None = 0
+    """Seconds of ringing before the handset answers by itself; None: it declines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every handler of a handset needs besides the message and the records."""
+
+    profile: Profile
+    settings: UeSettings
+
+
+def session_of(device: str, caller: str, call: bytes) -> str:
+    """The name of a call at one device: the device, a space (no IMPI has one), and the call."""
+    return f"{device} {call_key(caller, call)}"
+
+
+def device_of(session: str) -> str:
+    """The IMPI in a session's name."""
+    return session.partition(" ")[0]
+
+
+def own_holder(call: UeCall) -> Holder:
+    """This end with the key under which it sealed its token."""
+    return Holder(call.role, call.own_key_id, call.own_key)
+
+
+def about(call: UeCall) -> dict[str, Any]:
+    """The fields that every message of the call has."""
+    return clear(call.run)
+
+
+def transcript_of(call: UeCall) -> bytes:
+    """What this end saw of the exchange, once it has seen all of it."""
+    return transcript(
+        call.run,
+        offer=call.offer,
+        answer=call.answer,
+        fork=call.fork,
+        token_a=call.token_a,
+        nonce_b=call.nonce_b,
+        grant_a=call.grant_a,
+    )
+
+
+def with_grant(call: UeCall, grant: Grant) -> UeCall:
+    """The call with K, for as long as both the KMS's instant and its remaining time allow."""
+    return msgspec.structs.replace(
+        call, key=grant.key, fork=grant.fork, lifetime_s=min(LIFE_S, grant.not_after - grant.now)
+    )
+
+
+def keep(call: UeCall, now: int) -> Decision:
+    """Remember the call, and look at it again when something is to be repeated or given up."""
+    at = min(call.repeat_at, call.give_up_at)
+    return Decision(
+        puts=(Put(UeCall.key_for(call.session), call, now + 2 * LIFE_S),),
+        wakes=(Wake(f"call {call.session}", "", at, CallAlarm(call.session)),),
+    )
+
+
+def forget(call: UeCall) -> Decision:
+    """The call has answered repeats for long enough."""
+    return Decision(
+        puts=(Put(UeCall.key_for(call.session), None),),
+        wakes=(Wake(f"call {call.session}", "", None),),
+    )
+
+
+def to_cscf(call: UeCall, message: OfRun) -> Decision:
+    """A message of this call on its way to the other end."""
+    return Decision(sends=(Send(CSCF, call_key(call.run.caller, call.run.call), message),))
+
+
+def contact_of(call: UeCall, terms: Terms) -> Contact:
+    """Where this end is reached."""
+    return Contact(terms.settings.host, call.device)
+
+
+def report(
+    call: UeCall,
+    event: ReportEvent,
+    now: int,
+    *,
+    refused: Refused | None = None,
+    statistics: Statistics | None = None,
+) -> Decision:
+    """Tell the world how the call stands at this end."""
+    message = Report(
+        event=event,
+        device=call.device,
+        at=now,
+        fork=call.fork or None,
+        request=call.request,
+        check=refused.check if refused else None,
+        reason=refused.code if refused else (call.reason or None),
+        statistics=statistics,
+        **about(call),
+    )
+    return Decision(sends=(Send(REPORTS, call_key(call.run.caller, call.run.call), message),))
+
+
+def open_media(call: UeCall, chosen: Description) -> Decision:
+    """Media under K, each way under its sender's own key."""
+    assert call.key is not None
+    assert call.peer_media is not None
+    local, remote = call.run.caller, call.run.callee
+    if call.role is Role.CALLEE:
+        local, remote = remote, local
+    leg = Leg(
+        session=call.session,
+        line=call.line,
+        root=call.key,
+        suite=SrtpSuite(chosen.srtp_suites[0]),
+        codec=chosen.codecs[0],
+        local=local,
+        remote=remote,
+        remote_address=call.peer_media,
+        media_line=MEDIA_LINE,
+        n=call.run.n,
+        flow=_own_flow(call, chosen),
+        lifetime_s=call.lifetime_s,
+    )
+    return Decision(media=(OpenMedia(leg),))
+
+
+def _own_flow(call: UeCall, answer: Description) -> Flow:
+    """The flow from this end's side: the answer is the callee's."""
+    if call.role is Role.CALLEE:
+        return answer.flow
+    return {Flow.SENDONLY: Flow.RECVONLY, Flow.RECVONLY: Flow.SENDONLY}.get(answer.flow, answer.flow)
+
+
+def chosen_of(call: UeCall) -> Description:
+    """The answer of the call."""
+    return read_description(call.answer)
+
+
+def take_line(lines: Lines | None, session: str, count: int) -> tuple[int, Lines] | None:
+    """A free line and the lines with the session on it; None when all are in use."""
+    sessions = (lines or Lines()).sessions or (None,) * count
+    for line, user in enumerate(sessions):
+        if user is None:
+            return line, Lines(sessions=(*sessions[:line], session, *sessions[line + 1 :]))
+    return None
+
+
+def end(call: UeCall, lines: Lines | None, reason: str, now: int) -> Decision:
+    """The call is over at this end: free its line, destroy its key, close its media, tell the world."""
+    ended = msgspec.structs.replace(
+        call,
+        state=CallState.ENDED,
+        reason=call.reason or reason,
+        key=None,
+        settled=b"",
+        repeat_at=now + FORGET_S,
+        give_up_at=now + FORGET_S,
+    )
+    sessions = tuple(None if user == call.session else user for user in (lines or Lines()).sessions)
+    freed = Decision(
+        puts=(Put(Lines.key(), Lines(sessions=sessions)),),
+        media=(CloseMedia(call.session),) if call.media_open else (),
+    )
+    return keep(ended, now) + freed + report(ended, ReportEvent.ENDED, now)

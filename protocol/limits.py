@@ -1,0 +1,17 @@
+"""The numbers of the protocol, each with its reason (sections 1, 5, 8-12)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SKEW_S: Final = 120  # how far two honest clocks may differ
+TOKEN_AGE_S: Final = 300  # a token is made for a call that is being set up now
+SEEN_S: Final = 420  # TOKEN_AGE_S + SKEW_S: a token that may still be accepted is still remembered
+LIFE_S: Final = 3600  # the life of a master key without renewal
+RING_S: Final = 180  # an unsettled run ends so long after its grant
+FORKS_MAX: Final = 16  # devices that one run may ring
+OVERLAP_S: Final = 1  # how long an old key plays on after a renewal
+ZN_RETRY_S: Final = 60  # the KMS asks the BSF for an unknown B-TID once in this time
+CHALLENGE_S: Final = 60  # a BSF's challenge waits so long for its response
+MESSAGE_OCTETS_MAX: Final = 16_384  # a record on the bus; the largest honest one is under 3,000
+SEAL_OCTETS_MAX: Final = 2_048  # one sealed part; the largest honest one, a grant of a full roster, fits

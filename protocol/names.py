@@ -1,0 +1,81 @@
+"""What things are called (section 1), as types that a decoder can check.
+
+A value of these types is exactly what the grammar allows: nothing is normalised, anything else is malformed.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+Identity = Annotated[
+    str,
+    Meta(pattern=r"^sip:[a-z0-9._+-]{1,64}@[a-z0-9.-]+\Z", max_length=255, description="public identity"),
+]
+KeyId = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z", description="KID: a B-TID, or psk: and a name")]
+Impi = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z", description="private identity of one device")]
+Host = Annotated[str, Meta(pattern=r"^[a-z0-9.-]{1,100}\Z", description="a UE host, as in ims.ue.<host>")]
+
+CallId = Annotated[bytes, Meta(min_length=16, max_length=16, description="C")]
+Nonce = Annotated[bytes, Meta(min_length=16, max_length=16, description="Na, Nb, ...")]
+ForkName = Annotated[bytes, Meta(min_length=8, max_length=8, description="F")]
+Hash = Annotated[bytes, Meta(min_length=32, max_length=32, description="SHA-256")]
+RunNumber = Annotated[int, Meta(ge=0, lt=2**32, description="n")]
+Time = Annotated[int, Meta(ge=0, lt=2**40, description="whole seconds since 1970 UTC")]
+
+PSK_OCTETS: Final = 32
+MASTER_KEY_OCTETS: Final = 32
+
+
+class Suite(IntEnum):
+    """The AEAD of a run's seals; both suites hash with SHA-256."""
+
+    AES_256_GCM = 1
+    CHACHA20_POLY1305 = 2
+
+
+class Role(StrEnum):
+    """What a long-term key is used as: part of each sub-key, so that no seal means two things."""
+
+    CALLER = "caller"
+    CALLEE = "callee"
+    NAF = "naf"
+    UE = "ue"
+
+
+class Kind(StrEnum):
+    """What a grant is for; part 1 of the project knows calls between peers only."""
+
+    PEER = "peer"
+
+
+class Permit(StrEnum):
+    """What the sealing party consents to, beyond the call itself."""
+
+    CONFERENCE = "conference"
+    DEFERRED = "deferred"
+    TRANSCODE = "transcode"
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One key agreement of one call: (C, n) with both identities, and the suite that INVITE named.
+
+    (ID-A, C, n) is unique; C alone is not, since each caller draws its own.
+    """
+
+    call: CallId
+    n: RunNumber
+    caller: Identity
+    callee: Identity
+    suite: Suite
+
+    @property
+    def clear(self) -> tuple[bytes, int, str, str]:
+        """C, n, ID-A, ID-B: the beginning of every seal's context."""
+        return (self.call, self.n, self.caller, self.callee)
+
+    def __str__(self) -> str:
+        return f"{self.call.hex()[:8]}/{self.n}"

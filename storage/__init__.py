@@ -1,0 +1,1 @@
+"""What is remembered: records, their keys and lifetimes, wrapping; Redis and memory stores."""

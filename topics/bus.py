@@ -1,0 +1,82 @@
+"""The port between an agent's loop and a bus: what `topics/memory.py` and `topics/kafka.py` both keep.
+
+Delivery rules, which the contract suite (tests/topics/bus_contract.py) holds both to:
+- Records of one partition arrive in the order in which they were acknowledged.
+- A consumer group hands each partition to one member at a time.
+- What was received but not committed comes again, to whoever holds the partition next: at least once.
+- `send` returns when every record is acknowledged by all in-sync replicas, or raises BusUnavailable.
+- `commit` is taken in order and carried out in the background, never past an unacknowledged send, since the
+  loop calls it after `send` has returned; it is drained before a partition is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class BusUnavailable(Exception):  # noqa: N818
+    """The bus did not do what was asked within its deadline: come back later."""
+
+
+class BusRefused(Exception):  # noqa: N818
+    """The bus will not do this, now or later: wrong credentials, no such topic, no right to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """One record as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None  # None: a tombstone
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """One record to send; partition: chosen by the sender, from the key (protocol/sharding.py)."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Bus(Protocol):
+    """One member of a consumer group with the means to send."""
+
+    async def receive(self, limit: int, wait_s: float) -> Sequence[Inbound]:
+        """The next records of the partitions held, at most `limit`; none after `wait_s` without any.
+
+        Must not be called again before the last batch was committed or given back. Raises BusUnavailable,
+        BusRefused.
+        """
+        ...
+
+    async def send(self, records: Sequence[Outbound]) -> None:
+        """Returns when all are acknowledged.
+
+        Raises BusUnavailable (some may have been written), BusRefused.
+        """
+        ...
+
+    def commit(self, records: Sequence[Inbound]) -> None:
+        """The batch is dealt with: it need not come again. In the background, in order."""
+        ...
+
+    def give_back(self, records: Sequence[Inbound]) -> None:
+        """The batch was not dealt with: it comes again, here or elsewhere."""
+        ...
+
+    def partitions(self) -> frozenset[int]:
+        """The partitions of the inbox that this member holds now."""
+        ...
+
+    async def stop(self) -> None:
+        """Commit what was handed over, leave the group, close."""
+        ...
