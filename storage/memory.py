@@ -7,7 +7,7 @@ simulator can drive it by hand.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -76,6 +76,10 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Nothing to give up; the records stay for as long as the object does."""
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """All records, name and value, for whoever looks through a whole store."""
+        return ((name, stored.value) for name, stored in self._records.items() if stored.value is not None)
 
     def sweep(self, now: int) -> None:
         """Drop the records that expired SWEEP_MARGIN_S ago or earlier. now: seconds since 1970 UTC."""

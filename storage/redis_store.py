@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -70,7 +70,7 @@ _Argument = str | bytes | int
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisSettings:
-    """Where the store is and how long to wait for it."""
+    """Where the store is and how long to wait for it. Raises ValueError for a url that does not read."""
 
     url: str = field(repr=False)
     """redis://user:password@host:port/db, rediss:// for TLS; its query takes redis-py's options, such as
@@ -89,7 +89,7 @@ class RedisSettings:
     """The url without password and options: what may be printed."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "place", _without_password(self.url))
+        object.__setattr__(self, "place", _place(self.url))
 
 
 class _Script:
@@ -109,24 +109,18 @@ class RedisStore:
     """A `Store` in Redis or Valkey. Connects at the first call, and again after whatever broke."""
 
     def __init__(self, settings: RedisSettings) -> None:
-        """Raises ValueError for a url that is not Redis's."""
+        """Raises ValueError for an option in the url that redis-py cannot read."""
         self._settings = settings
-        try:
-            self._client = Redis.from_url(
-                settings.url,
-                protocol=2,  # with 3 redis-py asks for maintenance notifications, which change its timeouts
-                client_name=settings.client_name,
-                max_connections=settings.connections_max,
-                driver_info=None,
-                retry=Retry(NoBackoff(), 0),  # redis-py repeats ten times otherwise, writes too
-                socket_timeout=None,  # the deadline is ours: one for the whole call
-                socket_connect_timeout=None,
-            )
-        except ValueError:
-            place = settings.place
-        else:
-            return
-        raise ValueError(f"{place} is not redis://user:password@host:port/db, or its password is not escaped")
+        self._client = Redis.from_url(
+            settings.url,
+            protocol=2,  # with 3 redis-py asks for maintenance notifications, which change its timeouts
+            client_name=settings.client_name,
+            max_connections=settings.connections_max,
+            driver_info=None,
+            retry=Retry(NoBackoff(), 0),  # redis-py repeats ten times otherwise, writes too
+            socket_timeout=None,  # the deadline is ours: one for the whole call
+            socket_connect_timeout=None,
+        )
 
     async def read(self, names: Sequence[str]) -> list[Stored]:
         """See Store.read. Tries a second time, on a new connection, when the first one breaks."""
@@ -250,17 +244,21 @@ def _alarm_keys(role: str, shard: int) -> tuple[str, str]:
     return f"{prefix}s", f"{prefix}-records"
 
 
-def _without_password(url: str) -> str:
-    """What of a url may be printed: not even the host where the password was not escaped."""
-    scheme = url.partition("://")[0] if "://" in url else ""
-    hidden = f"{scheme if scheme in ('redis', 'rediss', 'unix') else 'redis'}://***"
-    try:
+def _place(url: str) -> str:
+    """The url without password and options.
+
+    Raises ValueError that holds nothing of the url: where a password was not escaped, any part may be of it.
+    """
+    place = ""
+    with suppress(ValueError):  # a port that is no number
         parts = urlsplit(url)
-        host, port, user = parts.hostname, parts.port, parts.username
-    except ValueError:
-        return hidden
-    if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # a password with / ? or # that was not escaped
-        return hidden
-    return (
-        f"{parts.scheme}://{f'{user}@' if user else ''}{host or ''}{f':{port}' if port else ''}{parts.path}"
-    )
+        port = "" if parts.port is None else f":{parts.port}"
+        unescaped = "@" in parts.path + parts.query + parts.fragment
+        if parts.scheme in ("redis", "rediss") and parts.hostname and not unescaped:
+            user = f"{parts.username}@" if parts.username else ""
+            place = f"{parts.scheme}://{user}{parts.hostname}{port}{parts.path}"
+    if not place:
+        raise ValueError(
+            "a store's url is redis://user:password@host:port/db, and @ : / ? # % in the password are escaped"
+        )
+    return place

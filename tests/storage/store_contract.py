@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 
 import pytest
@@ -25,19 +24,6 @@ def changes(*puts: StoredPut) -> list[Change]:
 
 class StoreContract:
     """Inherit it, and give a fixture `store`."""
-
-    @pytest.fixture
-    def role(self) -> str:
-        """A role that no other test has, on a server that they share."""
-        return f"t{secrets.token_hex(6)}"
-
-    @pytest.fixture
-    def name(self, role: str) -> str:
-        return f"{role}:{{3}}:thing:one"
-
-    @pytest.fixture
-    def other(self, role: str) -> str:
-        return f"{role}:{{4}}:thing:other"
 
     # Records
 

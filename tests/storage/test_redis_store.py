@@ -232,14 +232,6 @@ class TestWire:
     pytestmark = on_servers
 
     @pytest.fixture
-    def role(self) -> str:
-        return StoreContract.role.__wrapped__(None)
-
-    @pytest.fixture
-    def name(self, role: str) -> str:
-        return f"{role}:{{3}}:thing:one"
-
-    @pytest.fixture
     async def store(self, wire: Wire, command: Command, name: str) -> AsyncIterator[RedisStore]:
         """Connected, and its scripts are loaded."""
         del command  # which cleans up
@@ -330,10 +322,6 @@ class TestRights:
     )
 
     @pytest.fixture
-    def role(self) -> str:
-        return StoreContract.role.__wrapped__(None)
-
-    @pytest.fixture
     async def login(self, redis_url: str, command: Command, role: str) -> AsyncIterator[str]:
         """The url for a user who has the documented rights to the keys of the role."""
         await command("ACL SETUSER", role, "on", ">a password", f"~{role}:*", *self.DOCUMENTED.split())
@@ -376,7 +364,7 @@ class TestRights:
     ) -> None:
         await command("ACL SETUSER", role, "-getrange")
         async with store_at(login) as store:
-            with pytest.raises(StoreRefused, match="ACL failure in script"):
+            with pytest.raises(StoreRefused, match="script"):
                 await store.write(changes(StoredPut(f"{role}:{{3}}:x:", NO_VERSION, v(1), b"1")))
 
     @pytest.mark.parametrize("user", ["", "wrong"], ids=["wrong password", "unknown user"])
@@ -467,24 +455,34 @@ async def test_nobody_listens() -> None:
         ("redis://kms:hunter2@store:6379/1", "redis://kms@store:6379/1"),
         ("rediss://:hunter2@store?ssl_ca_certs=/ca.pem&password=hunter2", "rediss://store"),
         ("redis://store", "redis://store"),
+        ("redis://kms:hunter2%40hunter2%2F@store:6379", "redis://kms@store:6379"),
         ("redis://:hunter2@hunter2@store:6379", "redis://store:6379"),
-        ("redis://:x@hunter2/x@store:6379", "redis://***"),
-        ("redis://:x#hunter2@store:6379", "redis://***"),
-        ("redis://:hunter2/x@store:6379", "redis://***"),
-        ("hunter2", "redis://***"),
-        ("hunter2://x@:hunter2", "redis://***"),
     ],
 )
 async def test_a_password_does_not_print(url: str, place: str) -> None:
     settings = RedisSettings(url=url)
     assert settings.place == place
-    assert place in repr(settings)
+    assert repr(settings).count(place) == 1
     assert "hunter2" not in repr(settings)
-    try:
-        store = RedisStore(settings)
-    except ValueError as error:
-        assert "hunter2" not in str(error)
-        assert error.__context__ is None
-    else:
-        assert "hunter2" not in repr(store)
-        await store.close()
+    async with store_at(url) as store:
+        assert "hunter2" not in repr(vars(store))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:x@hunter2/x@store:6379",
+        "redis://:x#hunter2@store:6379",
+        "redis://:x?hunter2@store:6379",
+        "redis://:hunter2/x@store:6379",
+        "redis://kms:hunter2@:6379",
+        "hunter2",
+        "hunter2://x@:hunter2",
+        "",
+    ],
+)
+def test_a_url_that_does_not_read_does_not_print(url: str) -> None:
+    with pytest.raises(ValueError, match="escaped") as error:
+        RedisSettings(url=url)
+    assert "hunter2" not in str(error.value)
+    assert error.value.__context__ is None

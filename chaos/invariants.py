@@ -1,0 +1,186 @@
+"""What must hold of every run of the simulator, whatever was lost, repeated, reordered or crashed.
+
+Each function yields the violations that it finds, as sentences. They judge the history from outside: what was
+stored, what was on the bus, what media was opened under which key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from chaos.silent_media import Opening
+from chaos.simulator import BOUND_S, EPOCH, World
+from protocol.limits import RING_S
+from storage.records import Key
+from storage.ue_records import CallState, UeCall
+from topics.catalogue import KMS, REPORTS, Party
+from topics.codec import decode
+from topics.messages import Audit, AuditEvent, Dial, KeyRequest, KeyResponse, Refusal, Report, ReportEvent
+
+
+def violations(world: World) -> list[str]:
+    """All that is wrong with this run; empty when it is as it should be."""
+    return [
+        f"seed {world.seed}: {violation}"
+        for judge in (one_key, secrecy, lifetimes, audit, answers, at_rest, buried)
+        for violation in judge(world)
+    ]
+
+
+def one_key(world: World) -> Iterator[str]:
+    """Both ends hold the same K, which the KMS granted for this call and this device, and nobody else."""
+    granted = defaultdict(set)
+    for grant in world.grants:
+        granted[grant.agreement.partition(":agreement:")[2], grant.n].add(grant.key)
+        if (
+            sum(
+                other.agreement == grant.agreement
+                and other.callee_key == grant.callee_key
+                and other.n == grant.n
+                for other in world.grants
+            )
+            > 1
+        ):
+            yield f"two Ks for one run and device: {grant.agreement}"
+    used: dict[tuple[str, int], list[Opening]] = defaultdict(list)
+    for media in world.sessions:
+        for opening in media.openings:
+            used[opening.leg.session.partition(" ")[2], opening.leg.n].append(opening)
+    for (call, n), openings in used.items():
+        keys = {opening.leg.root for opening in openings}
+        if len(keys) > 1:
+            yield f"two Ks at the ends of {call} run {n}"
+        if not keys <= granted[call, n]:
+            yield f"a K that was not granted for {call} run {n}"
+        identities = {(opening.host, opening.leg.local) for opening in openings}
+        caller = call.rpartition("/")[0]
+        callee = next((o.leg.remote for o in openings if o.leg.local == caller), None)
+        for host, identity in identities:
+            if not identity.startswith(f"sip:{host}@") or identity not in {caller, callee or identity}:
+                yield f"{host} holds K of {call} as {identity}"
+    seen: dict[object, tuple[str, int]] = {}
+    for where, openings in used.items():
+        for opening in openings:
+            if seen.setdefault(opening.leg.root, where) != where:
+                yield f"one K in two runs: {where} and {seen[opening.leg.root]}"
+
+
+def secrecy(world: World) -> Iterator[str]:
+    """No K and no K_x is in any octets on the bus."""
+    wire = b"\0".join(record.value or b"" for _, record in world.history)
+    for grant in world.grants:
+        if grant.key.reveal() in wire:
+            yield f"K of {grant.agreement} in clear on the bus"
+    for key_id, key in world.forger.keys.items():
+        if key.reveal() in wire:
+            yield f"K_x of {key_id} in clear on the bus"
+
+
+def lifetimes(world: World) -> Iterator[str]:
+    """Nothing is granted after its end, and no media is open past it."""
+    ends = {grant.key: grant.not_after for grant in world.grants}
+    by_fork = defaultdict(list)
+    for grant in world.grants:
+        by_fork[grant.agreement.partition(":agreement:")[2]].append(grant)
+    settled: dict[str, float] = {}
+    for when, record in world.transmitted:
+        message = decode(record.value) if record.topic != "ims.dead-letters" else None
+        if isinstance(message, Audit) and message.event is AuditEvent.SETTLED and message.call:
+            settled.setdefault(f"{message.caller}/{message.call.hex()}", when)
+        if isinstance(message, KeyResponse):
+            call = f"{message.caller}/{message.call.hex()}"
+            for grant in by_fork[call]:
+                if EPOCH + int(when) > grant.not_after:
+                    yield f"granted after its end: {call}"
+                if call not in settled and EPOCH + int(when) > grant.at + RING_S:
+                    yield f"granted unsettled after RING_S: {call}"
+    for media in world.sessions:
+        for leg in media.open.values():
+            if world.now() > ends.get(leg.root, world.now()):
+                yield f"media open past its key's end: {leg.session}"
+
+
+def audit(world: World) -> Iterator[str]:
+    """Every stored grant has exactly one audit event, and no grant left before it (OR-16)."""
+    told: dict[tuple[str, str], set[bytes]] = defaultdict(set)
+    for _, record in world.transmitted:
+        if record.topic == "ims.dead-letters":
+            continue
+        message = decode(record.value)
+        if isinstance(message, Audit) and message.event is AuditEvent.GRANTED and message.call:
+            told[f"{message.caller}/{message.call.hex()}", message.callee_key or ""].add(message.id)
+        if isinstance(message, KeyResponse):
+            call = f"{message.caller}/{message.call.hex()}"
+            if not any(known == call for known, _ in told):
+                yield f"granted before the audit knew: {call}"
+    for grant in world.grants:
+        ids = told[grant.agreement.partition(":agreement:")[2], grant.callee_key]
+        if len(ids) != 1:
+            yield f"{len(ids)} audit events for a grant: {grant.agreement}"
+
+
+def answers(world: World) -> Iterator[str]:
+    """Whoever's REQUEST was committed has been answered for it: a crash repeats work, it never loses it."""
+    asked: Counter[tuple[str, bytes, str]] = Counter()
+    committed = world.broker.committed(Party.KMS, KMS.name)
+    for record in world.broker.records(KMS.name):
+        message = decode(record.value)
+        if isinstance(message, KeyRequest) and record.offset < committed[record.partition]:
+            asked[message.caller, message.call, message.sender.device] += 1
+    answered: Counter[tuple[str, bytes, str]] = Counter()
+    for _, sent in world.transmitted:
+        if sent.topic.startswith("ims.ue."):
+            message = decode(sent.value)
+            if isinstance(message, KeyResponse | Refusal):
+                answered[message.caller, message.call, message.to] += 1
+    for who, count in asked.items():
+        if answered[who] < count:
+            yield f"{count} requests of {who[2]} committed, {answered[who]} answered"
+
+
+def at_rest(world: World) -> Iterator[str]:
+    """After the last fault every call ends or comes up, at both ends, within the bound."""
+    up: dict[str, set[str]] = defaultdict(set)
+    for member in world.members:
+        for name, call in calls_of(world, member.name):
+            call_name = name.partition(" ")[2]
+            if call.state is CallState.UP:
+                up[call_name].add(member.name)
+            elif call.state is not CallState.ENDED:
+                yield f"{call_name} is {call.state} at {member.name} {BOUND_S} s after the last fault"
+    for call_name, hosts in up.items():
+        if len(hosts) != 2:
+            yield f"{call_name} is up at {', '.join(sorted(hosts))} only"
+    yield from _every_wish_answered(world)
+
+
+def _every_wish_answered(world: World) -> Iterator[str]:
+    """Each Dial was told to have come up or ended, unless the handset died after it."""
+    told = {
+        message.request
+        for _, record, message in world.messages()
+        if record.topic == REPORTS.name
+        and isinstance(message, Report)
+        and message.event in {ReportEvent.UP, ReportEvent.ENDED}
+    }
+    for when, record, message in world.messages():
+        if isinstance(message, Dial) and message.request not in told:
+            host = record.topic.removeprefix("ims.ue.")
+            if not any(crash >= when for crash in world.member(host).crashed_at):
+                yield f"nobody was told how the call of {message.to} went"
+
+
+def buried(world: World) -> Iterator[str]:
+    """Nothing that our own parties sent is malformed."""
+    for _, record in world.history:
+        if record.topic == "ims.dead-letters":
+            yield f"dead letter: {dict(record.headers).get('reason')!r}"
+
+
+def calls_of(world: World, host: str) -> Iterator[tuple[str, UeCall]]:
+    """The call records of a UE host: session and record."""
+    store = world.member(host).store
+    for name, value in store.items():
+        if name.startswith("ue:") and ":call:" in name:
+            yield name.partition(":call:")[2], world.codec.decode(Key(name, UeCall), value)
