@@ -11,7 +11,7 @@ answer, another message for the same challenge is refused.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -38,8 +38,6 @@ from topics.messages import (
 )
 
 AMF: Final = bytes.fromhex("8000")  # TS 33.102 Annex H: the separation bit
-METHOD: Final = "GET"  # of the Ub interface (TS 24.109); both ends hash the same two words
-URI: Final = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,8 @@ class BsfSettings:
 class Bsf:
     """Challenges a USIM, and hands the key that follows to the one NAF that may have it."""
 
-    party: Final = Party.BSF
-    accepts: Final = frozenset({BootstrapRequest, BootstrapAnswer, ZnRequest})
+    party: ClassVar[Party] = Party.BSF
+    accepts: ClassVar[frozenset[type]] = frozenset({BootstrapRequest, BootstrapAnswer, ZnRequest})
 
     def __init__(self, settings: BsfSettings = BsfSettings()) -> None:
         self._settings = settings
@@ -130,7 +128,9 @@ class Bsf:
     def _answer(self, answer: BootstrapAnswer, records: Records, now: int, random: Random) -> Decision:
         subscription = records.get(Subscription.key_for(answer.impi))
         challenge = records.get(Challenge.key_for(answer.impi, answer.attempt))
-        exchange = digest_aka.Exchange(answer.impi, self._settings.host, answer.nonce, URI, answer.cnonce)
+        exchange = digest_aka.Exchange(
+            answer.impi, self._settings.host, answer.nonce, digest_aka.URI, answer.cnonce
+        )
         try:
             if subscription is None or challenge is None or now > challenge.made + CHALLENGE_S:  # OR-31
                 raise Refused(Check.OR_31, RefusalCode.EXPIRED)
@@ -147,7 +147,7 @@ class Bsf:
                 stepped = msgspec.structs.replace(subscription, sqn=max(sqn, subscription.sqn))
                 return self._challenge(stepped, answer, now, random)
             digest_aka.verify_response(
-                challenge.xres, exchange, answer.response, method=METHOD, body=b""
+                challenge.xres, exchange, answer.response, method=digest_aka.METHOD, body=b""
             )  # OR-31
         except Refused as refused:
             return _refused(answer, refused, now)

@@ -11,7 +11,7 @@ how long a device may ring.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -57,8 +57,8 @@ class CscfSettings:
 class Cscf:
     """Routes by the records of who registered where, and of which two ends a call has."""
 
-    party: Final = Party.CSCF
-    accepts: Final = frozenset({Register, Invite, *FROM_CALLER, *FROM_CALLEE, Bye, ByeOk})
+    party: ClassVar[Party] = Party.CSCF
+    accepts: ClassVar[frozenset[type]] = frozenset({Register, Invite, *FROM_CALLER, *FROM_CALLEE, Bye, ByeOk})
 
     def __init__(self, settings: CscfSettings = CscfSettings()) -> None:
         self._settings = settings

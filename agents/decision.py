@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from agents.alarms import Alarm
 from media.leg import MediaEvent, MediaInstruction
@@ -104,15 +104,10 @@ NOTHING = Decision()
 class Agent(Protocol):
     """One role."""
 
-    @property
-    def party(self) -> Party:
-        """Whose inbox it reads, as whose group."""
-        ...
-
-    @property
-    def accepts(self) -> frozenset[type]:
-        """The messages that have a meaning in its inbox; any other is malformed there."""
-        ...
+    party: ClassVar[Party]
+    """Whose inbox it reads, as whose group."""
+    accepts: ClassVar[frozenset[type]]
+    """The messages that have a meaning in its inbox; any other is malformed there."""
 
     def reads(self, message: Input) -> Keys:
         """The keys of all records that `handle` will look at or write."""

@@ -14,7 +14,6 @@ from typing import Final
 import msgspec
 
 from agents.alarms import HandsetAlarm
-from agents.bsf import METHOD, URI
 from agents.decision import NOTHING, Decision, Put, Send, Wake
 from agents.ue_call import GIVE_UP_S, REPEAT_S, UeSettings
 from protocol import aka, digest_aka, gba
@@ -41,7 +40,6 @@ from topics.messages import (
 
 RENEW_S: Final = 600  # a key or a registration is renewed so long before its end
 REGISTER_S: Final = 3600
-KMS_HOST: Final = "kms.ims.example"
 ATTACH_S: Final = 90  # a key that the KMS does not confirm in this time is given up
 
 
@@ -92,8 +90,8 @@ def challenged(
             response="0" * 32,
         )
     else:
-        exchange = digest_aka.Exchange(handset.impi, challenge.realm, challenge.nonce, URI, cnonce)
-        response = digest_aka.response(answer.res, exchange, method=METHOD, body=b"")
+        exchange = digest_aka.Exchange(handset.impi, challenge.realm, challenge.nonce, digest_aka.URI, cnonce)
+        response = digest_aka.response(answer.res, exchange, method=digest_aka.METHOD, body=b"")
         state = msgspec.structs.replace(
             state,
             realm=challenge.realm,
@@ -119,13 +117,13 @@ def bootstrapped(
     if state is None or state.attempt != done.attempt or state.res is None or state.ks is None:  # OR-26
         return NOTHING
     try:
-        exchange = digest_aka.Exchange(handset.impi, state.realm, state.nonce, URI, state.cnonce)
+        exchange = digest_aka.Exchange(handset.impi, state.realm, state.nonce, digest_aka.URI, state.cnonce)
         digest_aka.verify_server_digest(
             state.res, exchange, done.server_digest, body=enc(done.btid, done.not_after)
         )  # OR-32
     except Refused as refused:
         return _told(handset, ReportEvent.REFUSED, now, refused=refused)
-    naf_id = gba.naf_id(KMS_HOST)
+    naf_id = gba.naf_id(gba.KMS_HOST)
     ka = gba.ks_naf(state.ks, rand=state.rand, impi=handset.impi, naf_id=naf_id)
     key = HandsetKey(key_id=done.btid, key=ka, not_after=done.not_after, obtained=now)
     return see_to(settings, msgspec.structs.replace(handset, key=key, bootstrapping=None), now, random)

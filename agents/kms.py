@@ -11,7 +11,7 @@ It holds no state of its own: subscribers' keys and what was granted are records
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar
 
 import msgspec
 
@@ -87,8 +87,8 @@ class _Judged:
 class Kms:
     """Draws K once for each run and answering device, and seals it to the two that proved themselves."""
 
-    party: Final = Party.KMS
-    accepts: Final = frozenset({KeyRequest, Settled, Attach, ZnResponse})
+    party: ClassVar[Party] = Party.KMS
+    accepts: ClassVar[frozenset[type]] = frozenset({KeyRequest, Settled, Attach, ZnResponse})
 
     def __init__(self, profile: Profile, settings: KmsSettings = KmsSettings()) -> None:
         self._profile = profile

@@ -7,7 +7,7 @@ This file finds the handset and the call that a message is for; what follows fro
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from agents import callee, caller, handset, hanging_up
 from agents.alarms import CallAlarm, HandsetAlarm
@@ -72,8 +72,8 @@ _OF_CALL: Final = (
 class Ue:
     """All handsets of one host."""
 
-    party: Final = Party.UE
-    accepts: Final = frozenset({*_OF_HANDSET, *_OF_CALL, Dial, HangUp})
+    party: ClassVar[Party] = Party.UE
+    accepts: ClassVar[frozenset[type]] = frozenset({*_OF_HANDSET, *_OF_CALL, Dial, HangUp})
 
     def __init__(self, profile: Profile, settings: UeSettings) -> None:
         self._terms = Terms(profile, settings)

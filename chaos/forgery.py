@@ -38,7 +38,7 @@ class Forger:
                 self._requests[message.caller, message.call, message.sender.device] = message
 
     def forge(self, record: Outbound, now: int) -> Outbound | None:
-        """A wrong answer in place of this RESPONSE; None when the record is none, or its request is unknown."""
+        """A wrong answer in place of this RESPONSE; None when it is none, or of an unknown request."""
         if record.value is None or not record.topic.startswith("ims.ue."):
             return None
         response = decode(record.value)

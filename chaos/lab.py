@@ -8,13 +8,12 @@ from typing import Any, Final
 from protocol.sealing import Random
 from protocol.secret import Secret
 from storage.bsf_records import Naf
-from storage.key_file import KeyEncryptionKey
 from storage.kms_records import Site
 from storage.provisioning import Device, draw_device, handset, network_records, site
 from storage.records import Key, Record, RecordCodec
 from storage.store import NO_VERSION, Change, Store, StoredPut
 from storage.ue_records import Handset
-from storage.wrapping import Wrapping
+from storage.wrapping import KeyEncryptionKey, Wrapping
 
 DOMAIN: Final = "ims.example"
 

@@ -1,4 +1,4 @@
-"""A whole deployment in one process, from one seed: real agents, codec, loop, records; false time and network.
+"""A whole deployment in one process, from one seed: real agents, codec, loop; false time and network.
 
     World(seed, faults, cast).run()     ->  a World with its history, for chaos/invariants.py to judge
 
@@ -14,6 +14,7 @@ import itertools
 import random as seeded
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from agents.alarms import HandsetAlarm
@@ -134,7 +135,7 @@ class World:
         self,
         seed: int,
         faults: Faults | None = None,
-        cast: Cast = Cast(),
+        cast: Cast | None = None,
         *,
         names: Sequence[str] = NAMES,
         answer_after_s: int | None = 0,
@@ -143,12 +144,12 @@ class World:
         """tamper: changes records on their way, for a test of one thing."""
         self.seed = seed
         self.faults = Faults.drawn(seed) if faults is None else faults
-        self.cast = cast
+        self.cast = cast = cast or Cast()
         self.tamper = tamper
         self.time = 0.0
         self._chance = seeded.Random(f"network {seed}")
         self.random = seeded.Random(f"octets {seed}").randbytes
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self.devices = draw_town(names, self.random)
         self.broker = MemoryBroker(catalogue(list(names)))
@@ -178,7 +179,7 @@ class World:
         """Whole seconds since 1970 UTC, in this world."""
         return EPOCH + int(self.time)
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[[], object]) -> None:
         """Do something at a time, seconds since the beginning."""
         heapq.heappush(self._events, (max(when, self.time), next(self._order), action))
 
@@ -223,20 +224,13 @@ class World:
         for _ in range(self.faults.calls):
             caller, callee = plan.sample([device.host for device in self.devices], 2)
             when = plan.uniform(2.0, TROUBLE_S * 0.8)
-            self.at(when, lambda a=caller, b=callee: self.dial(a, b) and None)  # type: ignore[misc]
+            self.at(when, partial(self.dial, caller, callee))
             if plan.random() < 0.5:
-                self.at(
-                    when + plan.uniform(0.0, 30.0),
-                    lambda who=plan.choice((caller, callee)): self.hang_up(who),
-                )  # type: ignore[misc]
+                end = when + plan.uniform(0.0, 30.0)
+                self.at(end, partial(self.hang_up, plan.choice((caller, callee))))
         for _ in range(self.faults.crashes):
-            victim = plan.choice(self.members)
-            self.at(
-                plan.uniform(0.0, TROUBLE_S),
-                lambda member=victim, left=plan.randint(1, 12), after=plan.random() < 0.5: self._light(  # type: ignore[misc]
-                    member, left, after
-                ),
-            )
+            fuse = Fuse(plan.randint(1, 12), after=plan.random() < 0.5)
+            self.at(plan.uniform(0.0, TROUBLE_S), partial(self._light, plan.choice(self.members), fuse))
         self.run_until(TROUBLE_S + BOUND_S)
         return self
 
@@ -337,9 +331,9 @@ class World:
         if busy:
             self.step_soon(member)
 
-    def _light(self, member: _Member, left: int, after: bool) -> None:  # noqa: FBT001
+    def _light(self, member: _Member, fuse: Fuse) -> None:
         """The party will die at one of its next operations."""
-        member.fuse.left, member.fuse.after = left, after
+        member.fuse.left, member.fuse.after = fuse.left, fuse.after
 
     def _wrote(self, member: _Member, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -350,7 +344,7 @@ class World:
                 if alarm.at is not None:
                     for other in self.members:
                         if other.inbox == member.inbox:
-                            self.at(alarm.at - EPOCH, lambda to=other: self.step_soon(to))  # type: ignore[misc]
+                            self.at(alarm.at - EPOCH, partial(self.step_soon, other))
 
     def _kms_put(self, name: str, value: bytes) -> None:
         """Note what the KMS now holds: K for each answering device, K_x for each key id."""

@@ -1,4 +1,5 @@
-"""UMTS authentication and key agreement over MILENAGE (TS 33.102, 6.3): the home network's side and the USIM's.
+"""UMTS authentication and key agreement over MILENAGE (TS 33.102, 6.3): both sides, the home network's and
+the USIM's.
 
 AUTN = SQN xor AK || AMF || MAC-A          AUTS = SQN_MS xor AK* || MAC-S
 """
@@ -39,7 +40,7 @@ class Answer:
 
 
 class OutOfStep(Exception):  # noqa: N818
-    """The challenge is authentic, but its SQN is not one that this USIM takes; `auts` asks to start from its own."""
+    """The challenge is authentic, its SQN is not one that this USIM takes; `auts` asks to resynchronise."""
 
     def __init__(self, auts: bytes) -> None:
         super().__init__("SQN out of step")
@@ -56,9 +57,9 @@ def challenge(k: Secret, opc: Secret, *, sqn: int, amf: bytes, rand: bytes) -> A
 def answer(k: Secret, opc: Secret, *, sqn_ms: int, rand: bytes, autn: bytes) -> Answer:
     """The USIM's side. sqn_ms: the greatest SQN that it has accepted.
 
-    It takes sqn_ms < SQN <= sqn_ms + SQN_DELTA: one device asks for one challenge at a time, so no list of used
-    numbers is kept (TS 33.102, C.2.2 allows it). Raises Refused(OR-32) for a wrong MAC-A, OutOfStep for an SQN
-    outside.
+    It takes sqn_ms < SQN <= sqn_ms + SQN_DELTA: one device asks for one challenge at a time, so no list of
+    used numbers is kept (TS 33.102, C.2.2 allows it). Raises Refused(OR-32) for a wrong MAC-A, OutOfStep for
+    an SQN outside.
     """
     functions = Milenage(k, opc, rand)
     sqn = _show(autn[:6], functions.f5())

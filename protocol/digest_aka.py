@@ -15,6 +15,8 @@ from typing import Final
 from protocol.checks import Check, Refused
 from protocol.secret import Secret
 
+METHOD: Final = "GET"  # of the Ub interface (TS 24.109)
+URI: Final = "/"
 _QOP: Final = "auth-int"
 
 

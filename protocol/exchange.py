@@ -60,7 +60,7 @@ class Hardened:
         )
 
     def open_token(self, holder: Holder, run: Run, sealed: bytes, *, binds: bytes | None) -> Token:
-        """The body of a token under its holder's up key. Raises Refused(OR-04) or, for a callee's, (OR-05)."""
+        """The body of a token under its holder's up key. Raises Refused(OR-04); for a callee's, (OR-05)."""
         check = Check.OR_04 if holder.role is Role.CALLER else Check.OR_05
         channel = up(holder.key, run.suite, holder.role)
         try:

@@ -8,6 +8,7 @@ from typing import Final
 
 from protocol.secret import Secret
 
+KMS_HOST: Final = "kms.ims.example"
 _FC: Final = b"\x01"
 _UA_IMS_KMS: Final = bytes.fromhex("0100000006")  # Ua security protocol identifier (TS 33.220, Annex H)
 

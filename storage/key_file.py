@@ -65,7 +65,7 @@ def read(path: Path) -> Keys:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             octets = file.read()
     except FileNotFoundError:
-        raise KeyFileBroken(f"{path} is not there: mount it, or create it with `otway provision`") from None
+        raise KeyFileBroken(f"{path} is not there: mount it, or create it with `otway keys init`") from None
     except OSError as error:
         raise KeyFileBroken(f"{path} cannot be read ({error.strerror}): is it this user's?") from None
     if mode & 0o077:

@@ -30,7 +30,6 @@ from storage.kms_records import Site, Subscriber
 from storage.records import Key, Record
 from storage.ue_records import Handset, HandsetKey, Usim
 
-KMS_HOST: Final = "kms.ims.example"
 FOREVER: Final = 2**40 - 1
 
 Hex16 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{32}\Z")]
@@ -128,7 +127,7 @@ def write_users(devices: tuple[Device, ...]) -> str:
 def site(random: Callable[[int], bytes], now: int) -> tuple[Site, Naf]:
     """A new KMS and its BSF: what only they know is drawn here and nowhere written but in their records."""
     zn_key = Secret(random(32))
-    naf_id = gba.naf_id(KMS_HOST)
+    naf_id = gba.naf_id(gba.KMS_HOST)
     return Site(fork_key=Secret(random(32)), zn_key=zn_key, naf_id=naf_id, founded=now), Naf(zn_key=zn_key)
 
 

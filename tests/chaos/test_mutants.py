@@ -11,12 +11,13 @@ from agents.kms import Kms
 from agents.runtime import Loop
 from chaos.invariants import violations
 from chaos.simulator import Cast, World
+from protocol.encoding import dec_body, digest
 from protocol.evidence import Grant, Holder
 from protocol.exchange import Hardened
 from protocol.names import Run
 from protocol.profile import HARDENED
-from protocol.sealing import down
-from storage.kms_records import AgreedRun, Fork, Subscriber
+from protocol.sealing import SealBroken, down
+from storage.kms_records import AgreedRun, Subscriber
 from topics.bus import Outbound
 
 SEEDS = 150
@@ -25,7 +26,7 @@ SEEDS = 150
 class SecondK(Kms):
     """A repeated request makes a second K (against OR-10)."""
 
-    def _fork_for(self, agreed: AgreedRun, callee: Subscriber, token_b_hash: bytes, now: int) -> Fork | None:
+    def _fork_for(self, agreed: AgreedRun, callee: Subscriber, token_b_hash: bytes, now: int) -> None:
         del agreed, callee, token_b_hash, now
 
 
@@ -45,15 +46,11 @@ class AnyNonce(Hardened):
         self, holder: Holder, run: Run, sealed: bytes, *, token: bytes, nonce: bytes, fork: bytes, now: int
     ) -> Grant:
         del nonce
-        return super().open_grant(
-            holder, run, sealed, token=token, nonce=_nonce_inside(holder, run, sealed, token), fork=fork, now=now
-        )
+        inside = _nonce_inside(holder, run, sealed, token)
+        return super().open_grant(holder, run, sealed, token=token, nonce=inside, fork=fork, now=now)
 
 
 def _nonce_inside(holder: Holder, run: Run, sealed: bytes, token: bytes) -> bytes:
-    from protocol.encoding import dec_body, digest
-    from protocol.sealing import SealBroken
-
     label = "grant-a" if holder.role == "caller" else "grant-b"
     context = (*run.clear, holder.key_id, digest(token))
     try:

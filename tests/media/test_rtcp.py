@@ -22,7 +22,9 @@ from media.rtcp import (
 )
 
 BLOCK = ReportBlock(ssrc=1, fraction_lost=64, lost=-3, highest=70_000, jitter=12, lsr=5, dlsr=6)
-SENDER = SenderReport(ssrc=7, ntp=0x0102030405060708, rtp_timestamp=9, packets=10, octets=1600, blocks=(BLOCK,))
+SENDER = SenderReport(
+    ssrc=7, ntp=0x0102030405060708, rtp_timestamp=9, packets=10, octets=1600, blocks=(BLOCK,)
+)
 
 
 def test_a_compound_packet_parses_to_its_reports() -> None:

@@ -1,4 +1,4 @@
-"""Every seal of sections 4, 5 and 9, octet for octet, against the published vectors (tests/vectors/otway1.json)."""
+"""Every seal of sections 4, 5 and 9, octet for octet, against tests/vectors/otway1.json."""
 
 from __future__ import annotations
 

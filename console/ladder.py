@@ -1,0 +1,129 @@
+"""The messages of a call as a ladder, one line for each, as they happen.
+
+alice        cscf         bob          kms
+  |--INVITE---->|            |            |   token_a
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from topics.messages import (
+    Ack,
+    Attached,
+    AttachRefusal,
+    BootstrapAnswer,
+    BootstrapChallenge,
+    BootstrapDone,
+    BootstrapRefusal,
+    Bye,
+    Decline,
+    Invite,
+    KeyRequest,
+    KeyResponse,
+    Message,
+    Ok,
+    Refusal,
+    Registered,
+    Settled,
+    ZnRequest,
+    ZnResponse,
+)
+
+_WIDTH: Final = 13  # from one party's line to the next
+_MARGIN: Final = 4
+_NAMES: Final[dict[type, str]] = {
+    KeyRequest: "REQUEST",
+    KeyResponse: "RESPONSE",
+    Ok: "200 OK",
+    BootstrapChallenge: "CHALLENGE",
+    BootstrapAnswer: "RESPONSE",
+    BootstrapDone: "B-TID",
+    ZnRequest: "ZN-REQ",
+    ZnResponse: "ZN-RSP",
+}
+
+
+class Ladder:
+    """Draws with one column for each party, in the order given."""
+
+    def __init__(self, parties: Sequence[str]) -> None:
+        self._columns = {party: _MARGIN + _WIDTH * index for index, party in enumerate(parties)}
+
+    def head(self) -> str:
+        """The parties' names over their lines."""
+        line = ""
+        for party, column in self._columns.items():
+            line = line.ljust(max(0, column - (len(party) - 1) // 2)) + party
+        return line
+
+    def hop(self, sender: str, receiver: str, message: Message) -> str | None:
+        """An arrow with the message's name, and what is in it; None when a party has no column."""
+        if sender not in self._columns or receiver not in self._columns:
+            return None
+        left, right = sorted((self._columns[sender], self._columns[receiver]))
+        body = f"--{name_of(message)}".ljust(right - left - 1, "-")
+        body = body[:-1] + ">" if self._columns[sender] == left else "<" + body[1:]
+        line = self._lifelines()
+        return self._noted(line[: left + 1] + body + line[right:], note_of(message))
+
+    def note(self, text: str) -> str:
+        """Something that happened at one party."""
+        return self._noted(self._lifelines(), text)
+
+    def _lifelines(self) -> str:
+        line = ""
+        for column in self._columns.values():
+            line = line.ljust(column) + "|"
+        return line
+
+    def _noted(self, line: str, note: str) -> str:
+        return f"{line}   {note}".rstrip()
+
+
+def name_of(message: Message) -> str:
+    """The message's name as the protocol's text has it."""
+    known = _NAMES.get(type(message))
+    return known or str(message.__struct_config__.tag).upper()
+
+
+def note_of(message: Message) -> str:
+    """What is sealed in it, and what can be read by anybody."""
+    match message:
+        case Invite():
+            return "token_a"
+        case KeyRequest():
+            return "token_a token_b"
+        case KeyResponse():
+            return f"F {message.fork.hex()[:4]}  grant_a grant_b"
+        case Ok():
+            return "grant_a confirm_b"
+        case Ack():
+            return "confirm_a"
+        case Settled():
+            return "sealed: F, Na"
+        case Refusal():
+            return f"{message.code}, {'sealed' if message.sealed else 'not sealed: a hint'}"
+        case Decline():
+            return message.reason
+        case Bye():
+            return "proof of K"
+        case BootstrapChallenge():
+            return "RAND AUTN"
+        case BootstrapAnswer():
+            return "AUTS" if message.auts else "digest of RES"
+        case BootstrapDone():
+            return message.btid
+        case ZnRequest():
+            return "sealed under K_zn: which B-TID"
+        case ZnResponse():
+            return "sealed under K_zn: Ks_NAF, IMPI, identities"
+        case Attached():
+            return "sealed under Ks_NAF: both hold it"
+        case AttachRefusal() | BootstrapRefusal():
+            return message.code
+        case Registered():
+            return message.identity
+        case _:
+            return ""
