@@ -27,7 +27,7 @@ from storage.store import (
 from tests.storage.store_contract import ALL_OCTETS, StoreContract, changes, v
 
 Command = Callable[..., Awaitable[Any]]
-on_servers = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+on_servers = pytest.mark.servers
 
 
 @asynccontextmanager
