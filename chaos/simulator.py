@@ -26,7 +26,7 @@ from agents.runtime import Loop
 from agents.ue import Ue
 from agents.ue_call import UeSettings
 from chaos.forgery import Forger
-from chaos.lab import draw_codec, draw_town, provision_handsets, provision_network
+from chaos.lab import draw_codec, draw_town
 from chaos.silent_media import SilentMedia
 from chaos.wire import Crashed, FaultyBus, FaultyStore, Fuse
 from protocol.profile import HARDENED, Profile
@@ -34,9 +34,10 @@ from protocol.secret import Secret
 from protocol.transport import MediaAddress
 from storage.kms_records import Agreement, Subscriber
 from storage.memory import MemoryStore
-from storage.provisioning import Device
+from storage.provisioning import provision_handsets, provision_network
 from storage.records import Key
 from storage.store import Change
+from storage.users_file import Device
 from topics.bus import Inbound, Outbound
 from topics.catalogue import AUDIT, BSF, CSCF, DEAD_LETTERS, KMS, REPORTS, Party, catalogue, ue_inbox
 from topics.codec import decode, encode

@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from agents.alarms import HandsetAlarm
 from agents.bsf import Bsf
 from agents.cscf import Cscf
 from agents.decision import Agent
 from agents.kms import Kms
 from agents.runtime import Loop
-from agents.ue import Ue
-from agents.ue_call import UeSettings
 from chaos.eavesdropping import holdings, keylike
-from chaos.lab import draw_codec, draw_town, provision_handsets, provision_network
+from chaos.lab import draw_codec, draw_town
 from chaos.tampering import Part, tamper
 from chaos.wire import FaultyBus, Fuse
 from chaos.wiretap import Wiretap, flip_a_bit_of_media
-from media.engine import Engine, EngineSettings
-from media.leg import Leg, MediaEvent
+from console.ue_host import UeHost, UeHostSettings
+from media.engine import EngineSettings
+from media.leg import Leg
 from media.pcm import Pcm
 from protocol.description import SrtpSuite
 from protocol.names import Suite
@@ -38,6 +36,7 @@ from protocol.sealing import Random
 from protocol.secret import Secret
 from protocol.transport import Statistics
 from storage.memory import MemoryStore
+from storage.provisioning import provision_network
 from topics.bus import Outbound
 from topics.catalogue import BSF, CSCF, KMS, Topic, catalogue, ue_inbox
 from topics.codec import decode, encode
@@ -73,15 +72,6 @@ class TownSettings:
     """The part of which one bit is changed on its way."""
 
 
-@dataclass(slots=True)
-class _Phone:
-    """A UE host."""
-
-    engine: Engine
-    store: MemoryStore = field(default_factory=MemoryStore)
-    heard: list[Pcm] = field(default_factory=list)
-
-
 class Town:
     """Everybody, running."""
 
@@ -107,7 +97,8 @@ class Town:
         self._codec = draw_codec(random)
         self._broker = MemoryBroker(catalogue(list(self.names)))
         self._network = MemoryStore()
-        self._phones: dict[str, _Phone] = {}
+        self._phones: dict[str, UeHost] = {}
+        self._heard: dict[str, list[Pcm]] = {name: [] for name in self.names}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._news = asyncio.Event()
@@ -169,7 +160,7 @@ class Town:
         """All secrets of a party's records, and for the control function what it could take for a key in the
         messages that passed it."""
         if party in self._phones:
-            return holdings(self._phones[party].store, self._codec, "ue")
+            return holdings(self._phones[party].store, self._phones[party].codec, "ue")
         seen = [secret for message in self.passed.get(party, []) for secret in keylike(message)]
         return [*holdings(self._network, self._codec, party), *seen]
 
@@ -184,55 +175,43 @@ class Town:
 
     def heard(self, name: str) -> list[Pcm]:
         """What a user has heard, one sound for each call that has ended."""
-        return self._phones[name].heard
+        return self._heard[name]
 
     async def stop(self) -> None:
         """Everybody finishes and goes."""
         self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for phone in self._phones.values():
-            await phone.engine.stop()
+            await phone.stop()
         self.wiretap.stop()
 
     async def _switch_on(self, name: str) -> None:
-        """One UE host: its media engine, its handset, its loop."""
-        sound = self._settings.sounds[name]
-        heard: list[Pcm] = []
-
-        def told(event: MediaEvent) -> None:
-            loop.tell(event)
+        """One user's host, its lines tapped."""
+        settings, sound = self._settings, self._settings.sounds[name]
 
         def sink(_leg: Leg, pcm: Pcm) -> None:
-            heard.append(pcm)
+            self._heard[name].append(pcm)
             self._news.set()
 
-        engine = Engine(
-            EngineSettings(lines=1),
-            random=self._random,
-            source=lambda _leg: sound,
-            on_event=told,
-            sink=sink,
-        )
-        phone = self._phones[name] = _Phone(engine, heard=heard)
-        lines = await engine.start()
-        for line in lines:
-            await self.wiretap.tap(name, line)
-        device = self.devices[name]
-        await provision_handsets(phone.store, self._codec, [device], self._clock(), self._random)
-        settings = UeSettings(
-            host=name, lines=lines, suite=self._settings.suite, srtp_suites=self._settings.srtp_suites
-        )
-        loop = Loop(
-            Ue(self._settings.profile, settings),
+        phone = self._phones[name] = UeHost(
+            UeHostSettings(
+                host=name,
+                devices=(self.devices[name],),
+                engine=EngineSettings(lines=1),
+                profile=settings.profile,
+                suite=settings.suite,
+                srtp_suites=settings.srtp_suites,
+            ),
             self._bus(name, f"ue.{name}", ue_inbox(name)),
-            phone.store,
-            self._codec,
             clock=self._clock,
             random=self._random,
-            carry_out=engine.carry_out,
+            source=lambda _leg: sound,
+            sink=sink,
         )
-        loop.tell(HandsetAlarm(device.impi))
-        self._run(loop)
+        await phone.start()
+        for line in phone.lines:
+            await self.wiretap.tap(name, line)
+        self._run(phone.loop)
 
     def _bus(self, party: str, group: str, inbox: Topic) -> FaultyBus:
         bus = MemoryBus(self._broker, group, inbox.name)

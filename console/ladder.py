@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from protocol.names import Role
 from topics.messages import (
     Ack,
     Attached,
@@ -18,6 +19,8 @@ from topics.messages import (
     BootstrapDone,
     BootstrapRefusal,
     Bye,
+    ByeOk,
+    Cancelled,
     Decline,
     Invite,
     KeyRequest,
@@ -26,7 +29,9 @@ from topics.messages import (
     Ok,
     Refusal,
     Registered,
+    Ringing,
     Settled,
+    SettledOk,
     ZnRequest,
     ZnResponse,
 )
@@ -80,6 +85,21 @@ class Ladder:
 
     def _noted(self, line: str, note: str) -> str:
         return f"{line}   {note}".rstrip()
+
+
+def sender_of(receiver: str, message: Message, *, caller: str, callee: str) -> str:
+    """Who sent a message of a call that was found in an inbox; caller, callee: their hosts' names."""
+    match message:
+        case KeyResponse() | Refusal() | SettledOk():
+            return "kms"
+        case _ if receiver not in {"cscf", "kms"}:
+            return "cscf"
+        case KeyRequest() | Ringing() | Ok() | Decline() | Cancelled():
+            return callee
+        case Bye() | ByeOk():
+            return caller if message.by is Role.CALLER else callee
+        case _:
+            return caller
 
 
 def name_of(message: Message) -> str:

@@ -6,8 +6,7 @@
     octets = "..."                      32 octets, 64 hexadecimal digits
 
 Agents read it when they start. To change the key while several of them share a store, so that none meets a
-record that it cannot open: `add`, restart all, `promote`, restart all. `rotate` is both in one, for when all
-of them stop and start together. A key may be taken out by hand once no record is wrapped under it.
+record that it cannot open: `add`, restart all, `promote`, restart all. A key may be taken out by hand once no record is wrapped under it.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def create(path: Path, random: Random, now: int) -> KeyEncryptionKey:
             _sync_directory(path)
     except FileExistsError:
         raise KeyFileBroken(
-            f"{path} is there already, and nothing was changed: a new key is `add`ed"
+            f"{path} is there already, and nothing was changed: `otway keys add` puts another key in"
         ) from None
     except OSError as error:
         raise KeyFileBroken(f"{path} cannot be written ({error.strerror}): is its directory there?") from None
@@ -74,7 +73,11 @@ def read(path: Path) -> Keys:
 
 
 def add(path: Path, random: Random, now: int) -> KeyEncryptionKey:
-    """Put a new key last: it opens, and seals nothing until it is `promote`d."""
+    """Put a new key last: it opens, and seals nothing until it is `promote`d.
+
+    Like `promote` it replaces the file at once or not at all, keeps its owner, and raises KeyFileBroken when
+    the file is not right, or while another change of it is under way.
+    """
     key = _draw(random, now)
     _change(path, lambda keys: (*keys, key))
     return key
@@ -83,17 +86,6 @@ def add(path: Path, random: Random, now: int) -> KeyEncryptionKey:
 def promote(path: Path) -> KeyEncryptionKey:
     """Put the last key first: it seals from now on."""
     return _change(path, lambda keys: (keys[-1], *keys[:-1]))[0]
-
-
-def rotate(path: Path, random: Random, now: int) -> KeyEncryptionKey:
-    """Put a new key first: it seals from now on, the others open.
-
-    Like `add` and `promote` it replaces the file at once or not at all, keeps its owner, and raises
-    KeyFileBroken when the file is not right, or while another change of it is under way.
-    """
-    key = _draw(random, now)
-    _change(path, lambda keys: (key, *keys))
-    return key
 
 
 def _draw(random: Random, now: int) -> KeyEncryptionKey:

@@ -1,137 +1,140 @@
-"""Subscribers as an operator writes them down (TOML), and the records that come of them.
+"""What the network and the handsets know before anything has happened: the records of a users file.
 
-[[user]]
-identity = "sip:alice@ims.example"
-  [[user.device]]
-  impi = "alice-1@ims.example"
-  host = "alice"                      # the UE host that serves it
-  k = "..."                           # a USIM: K and OPc, 16 octets in hexadecimal
-  opc = "..."
-  # or a pre-shared key of 32 octets: psk = "...", known to the KMS as psk:<impi>
+KMS  what it is (K_F, K_zn, NAF_Id); pre-shared keys          BSF  K_zn, subscriptions (K, OPc, SQN)
+UE   its USIM, or its pre-shared key
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta
 
 from protocol import gba
 from protocol.limits import SKEW_S
-from protocol.names import PSK_OCTETS, Host, Identity, Impi
 from protocol.secret import Secret
 from storage.bsf_records import Naf, Subscription
 from storage.kms_records import Site, Subscriber
-from storage.records import Key, Record
+from storage.records import Key, Record, RecordCodec
+from storage.store import Change, Store, StoredPut, StoreUnavailable
 from storage.ue_records import Handset, HandsetKey, Usim
+from storage.users_file import Device
 
 FOREVER: Final = 2**40 - 1
-
-Hex16 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{32}\Z")]
-Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]
-
-
-class ProvisioningBroken(Exception):  # noqa: N818
-    """The subscribers' file cannot be used; the message says which part and what to do."""
-
-
-class _Device(msgspec.Struct, forbid_unknown_fields=True):
-    impi: Impi
-    host: Host
-    k: Hex16 | None = None
-    opc: Hex16 | None = None
-    psk: Hex32 | None = None
-
-
-class _User(msgspec.Struct, forbid_unknown_fields=True):
-    identity: Identity
-    device: list[_Device]
-
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    user: list[_User]
+_TRIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """One handset: a USIM (k and opc), or a pre-shared key."""
+class Provisioned:
+    """What became of the records."""
 
-    impi: str
-    identity: str
-    host: str
-    k: Secret | None = None
-    opc: Secret | None = None
-    psk: Secret | None = None
-
-    @property
-    def psk_id(self) -> str:
-        """The KID of its pre-shared key."""
-        return f"psk:{self.impi}"
+    added: int
+    changed: int
+    unchanged: int
 
 
-def read_users(path: Path) -> tuple[Device, ...]:
-    """The devices of a subscribers' file. Raises ProvisioningBroken."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ProvisioningBroken(f"{path}: {error.strerror}") from None
-    try:
-        users = msgspec.convert(tomllib.loads(text), _File).user
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise ProvisioningBroken(f"{path}: {error}") from None
-    devices = tuple(_devices(path, users))
-    impis = [device.impi for device in devices]
-    twice = next((impi for impi in impis if impis.count(impi) > 1), None)
-    if twice is not None:
-        raise ProvisioningBroken(f"{path}: two devices have the private identity {twice}")
-    return devices
+async def provision_network(
+    store: Store,
+    codec: RecordCodec,
+    devices: Iterable[Device],
+    now: int,
+    random: Callable[[int], bytes],
+    *,
+    restored: bool = False,
+) -> Provisioned:
+    """Write what the KMS and the BSF need to know of these devices, and what they share, if it is not there.
+
+    Nothing is taken away, and a subscription keeps its SQN. restored: the store comes from a copy, so that
+    the KMS refuses tokens dated before now (OR-10). Raises RecordBroken when the store's records do not open
+    with these keys, StoreUnavailable, StoreRefused.
+    """
+    for _ in range(_TRIES):
+        done = await _provision(store, codec, list(devices), now, random, restored=restored)
+        if done is not None:
+            return done
+    raise StoreUnavailable("others write the same records: try again")
 
 
-def _devices(path: Path, users: list[_User]) -> Iterator[Device]:
-    for user in users:
-        for device in user.device:
-            usim = device.k is not None and device.opc is not None and device.psk is None
-            shared = device.k is None and device.opc is None and device.psk is not None
-            if not usim and not shared:
-                raise ProvisioningBroken(f"{path}: {device.impi} needs either k and opc, or psk")
-            yield Device(
-                impi=device.impi,
-                identity=user.identity,
-                host=device.host,
-                k=_secret(device.k),
-                opc=_secret(device.opc),
-                psk=_secret(device.psk),
-            )
+async def provision_handsets(
+    store: Store, codec: RecordCodec, devices: Iterable[Device], now: int, random: Callable[[int], bytes]
+) -> None:
+    """A UE host's handsets as they are switched on, into its own memory."""
+    records = [(Handset.key_for(device.impi), handset(device, now)) for device in devices]
+    await _write(store, codec, [(key, None, record) for key, record in records], {}, random)
 
 
-def write_users(devices: tuple[Device, ...]) -> str:
-    """The subscribers' file of these devices, secrets included: it belongs into a file of mode 0600."""
-    lines: list[str] = []
-    for identity in dict.fromkeys(device.identity for device in devices):
-        lines += ["[[user]]", f'identity = "{identity}"']
-        for device in devices:
-            if device.identity != identity:
-                continue
-            lines += ["  [[user.device]]", f'  impi = "{device.impi}"', f'  host = "{device.host}"']
-            secrets = {"k": device.k, "opc": device.opc, "psk": device.psk}
-            lines += [f'  {name} = "{key.reveal().hex()}"' for name, key in secrets.items() if key]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def site(random: Callable[[int], bytes], now: int) -> tuple[Site, Naf]:
-    """A new KMS and its BSF: what only they know is drawn here and nowhere written but in their records."""
-    zn_key = Secret(random(32))
+async def _provision(
+    store: Store,
+    codec: RecordCodec,
+    devices: list[Device],
+    now: int,
+    random: Callable[[int], bytes],
+    *,
+    restored: bool,
+) -> Provisioned | None:
+    """One attempt; None when somebody else wrote meanwhile."""
     naf_id = gba.naf_id(gba.KMS_HOST)
-    return Site(fork_key=Secret(random(32)), zn_key=zn_key, naf_id=naf_id, founded=now), Naf(zn_key=zn_key)
+    wanted: list[tuple[Key[Any], Record]] = [
+        (
+            Site.key(),
+            Site(fork_key=Secret(random(32)), zn_key=Secret(random(32)), naf_id=naf_id, founded=now),
+        ),
+        (Naf.key_for(naf_id), Naf(zn_key=Secret(bytes(32)))),
+        *_subscribers(devices, now),
+    ]
+    names = [key.name for key, _ in wanted]
+    versions: dict[str, bytes] = {}
+    changes: list[tuple[Key[Any], Record | None, Record]] = []
+    zn_key = Secret(b"")
+    for (key, fresh), stored in zip(wanted, await store.read(names), strict=True):
+        versions[key.name] = stored.version
+        old = None if stored.value is None else codec.decode(key, stored.value)
+        record = _kept(old, fresh)
+        if isinstance(record, Site):
+            record = msgspec.structs.replace(record, founded=now) if restored else record
+            zn_key = record.zn_key
+        if isinstance(record, Naf):
+            record = Naf(zn_key=zn_key)
+        changes.append((key, old, record))
+    written = await _write(store, codec, changes, versions, random)
+    if not written:
+        return None
+    added = sum(old is None for _, old, _ in changes)
+    changed = sum(old is not None and old != record for _, old, record in changes)
+    return Provisioned(added, changed, len(changes) - added - changed)
 
 
-def network_records(devices: tuple[Device, ...], now: int) -> list[tuple[Key[Any], Record]]:
+def _kept(old: Record | None, fresh: Record) -> Record:
+    """What stays of the old record: all of a site, the SQN of a subscription, the beginning of a key."""
+    match old, fresh:
+        case Site(), Site():
+            return old
+        case Subscription(), Subscription() if (old.k, old.opc) == (fresh.k, fresh.opc):
+            return msgspec.structs.replace(fresh, sqn=old.sqn)
+        case Subscriber(), Subscriber() if old.key == fresh.key:
+            return msgspec.structs.replace(fresh, not_before=old.not_before, revoked=old.revoked)
+        case _:
+            return fresh
+
+
+async def _write(
+    store: Store,
+    codec: RecordCodec,
+    changes: Iterable[tuple[Key[Any], Record | None, Record]],
+    versions: dict[str, bytes],
+    random: Callable[[int], bytes],
+) -> bool:
+    puts = [
+        StoredPut(key.name, versions.get(key.name, b""), random(16), codec.encode(key, record))
+        for key, old, record in changes
+        if old != record
+    ]
+    return all(await store.write([Change(puts)]))
+
+
+def _subscribers(devices: Iterable[Device], now: int) -> list[tuple[Key[Any], Record]]:
     """What the BSF's and the KMS's store have of these devices."""
     found: list[tuple[Key[Any], Record]] = []
     for device in devices:
@@ -160,16 +163,3 @@ def handset(device: Device, now: int) -> Handset:
     if device.psk is not None:
         key = HandsetKey(key_id=device.psk_id, key=device.psk, not_after=FOREVER, obtained=now)
     return Handset(impi=device.impi, identity=device.identity, usim=usim, key=key)
-
-
-def draw_device(
-    impi: str, identity: str, host: str, random: Callable[[int], bytes], *, shared: bool = False
-) -> Device:
-    """A device with fresh keys: a USIM, or a pre-shared key."""
-    if shared:
-        return Device(impi, identity, host, psk=Secret(random(PSK_OCTETS)))
-    return Device(impi, identity, host, k=Secret(random(16)), opc=Secret(random(16)))
-
-
-def _secret(text: str | None) -> Secret | None:
-    return None if text is None else Secret(bytes.fromhex(text))

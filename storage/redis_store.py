@@ -192,6 +192,12 @@ class RedisStore:
         async with self._within_deadline():
             await self._run(_DISMISS, keys, arguments)
 
+    async def time(self) -> int:
+        """The server's clock, seconds since 1970 UTC."""
+        async with self._within_deadline():
+            seconds, _ = await self._call("TIME")
+        return int(seconds)
+
     async def close(self) -> None:
         """Close all connections; a later call would open new ones."""
         await self._client.aclose()

@@ -113,6 +113,7 @@ async def started(settings: KafkaSettings, client: Any) -> AsyncIterator[Any]:  
         with translated(settings):
             async with asyncio.timeout(settings.deadline_s):
                 await client.start()
+                await asyncio.sleep(0)  # a consumer's tasks that have never run would be missed by its stop
         yield client
     finally:
         await _stopped(settings, client)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -77,14 +78,18 @@ async def list_topics(settings: KafkaSettings, prefix: str = "ims.") -> tuple[To
     return tuple(found)
 
 
+@asynccontextmanager
 async def tail(
     settings: KafkaSettings, topics: Sequence[str], *, from_beginning: bool = False
-) -> AsyncIterator[Inbound]:
-    """Records of these topics as they come, for ever. Raises BusUnavailable, BusRefused."""
+) -> AsyncIterator[AsyncIterator[Inbound]]:
+    """Records of these topics as they come, for ever; none after the context was entered is missed.
+
+    Raises BusUnavailable, BusRefused, also while it is read.
+    """
     partitions = await _partitions(settings)
     missing = [name for name in topics if name not in partitions]
     if missing:
-        raise BusRefused(f"no topic {', '.join(missing)}")
+        raise BusRefused(f"no topic {', '.join(missing)}: create it with `otway topics create`")
     places = [place for name in topics for place in partitions[name]]
     async with started(settings, make_consumer(settings)) as consumer:
         with translated(settings):
@@ -92,12 +97,16 @@ async def tail(
                 consumer.assign(places)
                 if not from_beginning:
                     await consumer.seek_to_end(*places)
-                for place in places:  # so that what comes from now on is seen
+                for place in places:
                     await consumer.position(place)
-        while True:
-            with translated(settings):
-                record = await consumer.getone()
-            yield inbound(record)
+        yield _records(settings, consumer)
+
+
+async def _records(settings: KafkaSettings, consumer: AIOKafkaConsumer) -> AsyncIterator[Inbound]:
+    while True:
+        with translated(settings):
+            record = await consumer.getone()
+        yield inbound(record)
 
 
 async def _partitions(settings: KafkaSettings) -> dict[str, list[TopicPartition]]:

@@ -1,0 +1,100 @@
+"""A UE host in this process: its media engine, its handsets in memory, and the loop that serves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from agents.alarms import HandsetAlarm
+from agents.runtime import Loop
+from agents.ue import Ue
+from agents.ue_call import UeSettings
+from chaos.lab import draw_codec
+from media.engine import Engine, EngineSettings, Sink, Source
+from media.leg import MediaEvent
+from protocol.description import SrtpSuite
+from protocol.names import Suite
+from protocol.profile import Profile
+from protocol.sealing import Random
+from protocol.transport import MediaAddress
+from storage.memory import MemoryStore
+from storage.provisioning import provision_handsets
+from storage.users_file import Device
+from topics.bus import Bus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UeHostSettings:
+    """Who lives here, and what they say."""
+
+    host: str
+    """Its inbox is ims.ue.<host>."""
+    devices: Sequence[Device]
+    engine: EngineSettings
+    profile: Profile
+    suite: Suite = Suite.AES_256_GCM
+    srtp_suites: tuple[SrtpSuite, ...] = tuple(SrtpSuite)
+    answer_after_s: int | None = 0
+    """Seconds of ringing before a handset answers by itself; None: it declines."""
+
+
+class UeHost:
+    """Switched on by `start`; `loop` is to be run by whoever made it."""
+
+    def __init__(
+        self,
+        settings: UeHostSettings,
+        bus: Bus,
+        *,
+        clock: Callable[[], int],
+        random: Random,
+        source: Source,
+        sink: Sink,
+    ) -> None:
+        self.store: Final = MemoryStore()
+        self.codec: Final = draw_codec(random)  # what a handset has dies with it, and so does this key
+        self.lines: tuple[MediaAddress, ...] = ()
+        self._settings = settings
+        self._bus = bus
+        self._clock = clock
+        self._random = random
+        self._engine = Engine(settings.engine, random=random, source=source, on_event=self._told, sink=sink)
+        self._loop: Loop | None = None
+
+    @property
+    def loop(self) -> Loop:
+        """The loop of this host's agent, once it has been started."""
+        assert self._loop is not None
+        return self._loop
+
+    async def start(self) -> None:
+        """Bind the lines and switch the handsets on. Raises OSError."""
+        settings = self._settings
+        self.lines = await self._engine.start()
+        await provision_handsets(self.store, self.codec, settings.devices, self._clock(), self._random)
+        ue_settings = UeSettings(
+            host=settings.host,
+            lines=self.lines,
+            suite=settings.suite,
+            srtp_suites=settings.srtp_suites,
+            answer_after_s=settings.answer_after_s,
+        )
+        self._loop = Loop(
+            Ue(settings.profile, ue_settings),
+            self._bus,
+            self.store,
+            self.codec,
+            clock=self._clock,
+            random=self._random,
+            carry_out=self._engine.carry_out,
+        )
+        for device in settings.devices:
+            self._loop.tell(HandsetAlarm(device.impi))
+
+    async def stop(self) -> None:
+        """Close all media."""
+        await self._engine.stop()
+
+    def _told(self, event: MediaEvent) -> None:
+        self.loop.tell(event)

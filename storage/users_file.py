@@ -1,0 +1,129 @@
+"""Subscribers as an operator writes them down (TOML).
+
+[[user]]
+identity = "sip:alice@ims.example"
+  [[user.device]]
+  impi = "alice-1@ims.example"
+  host = "alice"                      # the UE host that serves it
+  k = "..."                           # a USIM: K and OPc, 16 octets in hexadecimal
+  opc = "..."
+  # or a pre-shared key of 32 octets: psk = "...", known to the KMS as psk:<impi>
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from protocol.names import PSK_OCTETS, Host, Identity, Impi
+from protocol.secret import Secret
+
+Hex16 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{32}\Z")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]
+
+
+class UsersBroken(Exception):  # noqa: N818
+    """The subscribers' file cannot be used; the message says which part and what to do."""
+
+
+class _Device(msgspec.Struct, forbid_unknown_fields=True):
+    impi: Impi
+    host: Host
+    k: Hex16 | None = None
+    opc: Hex16 | None = None
+    psk: Hex32 | None = None
+
+
+class _User(msgspec.Struct, forbid_unknown_fields=True):
+    identity: Identity
+    device: list[_Device]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    user: list[_User]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One handset: a USIM (k and opc), or a pre-shared key."""
+
+    impi: str
+    identity: str
+    host: str
+    k: Secret | None = None
+    opc: Secret | None = None
+    psk: Secret | None = None
+
+    @property
+    def psk_id(self) -> str:
+        """The KID of its pre-shared key."""
+        return f"psk:{self.impi}"
+
+
+def read_users(path: Path) -> tuple[Device, ...]:
+    """The devices of a subscribers' file. Raises UsersBroken."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UsersBroken(f"{path}: {error.strerror}") from None
+    try:
+        users = msgspec.convert(tomllib.loads(text), _File).user
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise UsersBroken(f"{path}: {error}") from None
+    devices = tuple(_devices(path, users))
+    impis = [device.impi for device in devices]
+    twice = next((impi for impi in impis if impis.count(impi) > 1), None)
+    if twice is not None:
+        raise UsersBroken(f"{path}: two devices have the private identity {twice}")
+    return devices
+
+
+def _devices(path: Path, users: list[_User]) -> Iterator[Device]:
+    for user in users:
+        for device in user.device:
+            usim = device.k is not None and device.opc is not None and device.psk is None
+            shared = device.k is None and device.opc is None and device.psk is not None
+            if not usim and not shared:
+                raise UsersBroken(f"{path}: {device.impi} needs either k and opc, or psk")
+            yield Device(
+                impi=device.impi,
+                identity=user.identity,
+                host=device.host,
+                k=_secret(device.k),
+                opc=_secret(device.opc),
+                psk=_secret(device.psk),
+            )
+
+
+def write_users(devices: tuple[Device, ...]) -> str:
+    """The subscribers' file of these devices, secrets included: it belongs into a file of mode 0600."""
+    lines: list[str] = []
+    for identity in dict.fromkeys(device.identity for device in devices):
+        lines += ["[[user]]", f'identity = "{identity}"']
+        for device in devices:
+            if device.identity != identity:
+                continue
+            lines += ["  [[user.device]]", f'  impi = "{device.impi}"', f'  host = "{device.host}"']
+            secrets = {"k": device.k, "opc": device.opc, "psk": device.psk}
+            lines += [f'  {name} = "{key.reveal().hex()}"' for name, key in secrets.items() if key]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def draw_device(
+    impi: str, identity: str, host: str, random: Callable[[int], bytes], *, shared: bool = False
+) -> Device:
+    """A device with fresh keys: a USIM, or a pre-shared key."""
+    if shared:
+        return Device(impi, identity, host, psk=Secret(random(PSK_OCTETS)))
+    return Device(impi, identity, host, k=Secret(random(16)), opc=Secret(random(16)))
+
+
+def _secret(text: str | None) -> Secret | None:
+    return None if text is None else Secret(bytes.fromhex(text))
