@@ -51,8 +51,6 @@ class Check(StrEnum):
     OR_10 = ("OR-10", "one token for each run and KID; a repeat gets the same K")
     OR_11 = ("OR-11", "limits: forks of a run, requests a second")
     OR_12 = ("OR-12", "H(offer) is the same in both tokens")
-    OR_13 = ("OR-13", "the tokens permit what is asked")
-    OR_14 = ("OR-14", "policy lets this network function serve these users")
     OR_15 = ("OR-15", "a record is served for its own kind, and to its own KID, only")
     OR_16 = ("OR-16", "the audit record is written before the grant leaves")
     OR_17 = ("OR-17", "SETTLED opens, holds Na, names a fork of the run; the first counts")

@@ -6,7 +6,8 @@
     octets = "..."                      32 octets, 64 hexadecimal digits
 
 Agents read it when they start. To change the key while several of them share a store, so that none meets a
-record that it cannot open: `add`, restart all, `promote`, restart all. A key may be taken out by hand once no record is wrapped under it.
+record that it cannot open: `add`, restart all, `promote`, restart all. A key may be taken out by hand once no
+record is wrapped under it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ another's place. An older version of a record under its own name does open; the 
 defence against whoever owns the store.
 
 Nonces are random, 12 octets: NIST SP 800-38D (8.3) allows 2^32 seals for each key, for a chance of 2^-32 that
-a nonce comes twice. That is 49 days of 1,000 records a second without a pause: rotate before
+a nonce comes twice. That is 49 days of 1,000 records a second without a pause: change it before
 (storage/key_file.py). Opening does not count.
 """
 

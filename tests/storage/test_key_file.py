@@ -57,11 +57,11 @@ def test_nobody_else_may_read_it(path: Path, umask: int) -> None:
         key_file.create(path, draw, NOW)
         made = mode_of(path)
         path.chmod(0o600)
-        key_file.rotate(path, draw, NOW)
-        rotated = mode_of(path)
+        key_file.add(path, draw, NOW)
+        changed = mode_of(path)
     finally:
         os.umask(before)
-    assert made == rotated == 0o600 & ~umask
+    assert made == changed == 0o600 & ~umask
 
 
 def test_create_overwrites_nothing(path: Path) -> None:
@@ -89,52 +89,52 @@ def test_a_file_written_by_hand_is_read(path: Path) -> None:
     )
 
 
-def test_a_rotated_file_seals_with_the_new_key_and_opens_with_both(path: Path) -> None:
+def test_a_promoted_key_seals_and_both_open(path: Path) -> None:
     old = key_file.create(path, draw, NOW)
     wrapped = Wrapping(key_file.read(path), draw).wrap("a", b"secret")
-    new = key_file.rotate(path, draw, NOW + 5)
-    assert key_file.read(path) == (new, old)
+    new = key_file.add(path, draw, NOW + 5)
     assert new.created == NOW + 5
-    rotated = Wrapping(key_file.read(path), draw)
-    assert rotated.unwrap("a", wrapped) == b"secret"
-    assert rotated.wrap("a", b"secret")[1:5] == new.id
+    assert Wrapping(key_file.read(path), draw).wrap("a", b"secret")[1:5] == old.id
+    key_file.promote(path)
+    promoted = Wrapping(key_file.read(path), draw)
+    assert promoted.unwrap("a", wrapped) == b"secret"
+    assert promoted.wrap("a", b"secret")[1:5] == new.id
     assert mode_of(path) == 0o600
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_key_is_added_last_and_promoted_to_the_first_place(path: Path) -> None:
     first = key_file.create(path, draw, NOW)
-    second = key_file.rotate(path, draw, NOW)
+    second = key_file.add(path, draw, NOW)
     third = key_file.add(path, draw, NOW)
-    assert key_file.read(path) == (second, first, third)
+    assert key_file.read(path) == (first, second, third)
     assert key_file.promote(path) == third
-    assert key_file.read(path) == (third, second, first)
+    assert key_file.read(path) == (third, first, second)
 
 
 def test_a_changed_file_is_another_file(path: Path) -> None:
     old = key_file.create(path, draw, NOW)
     with path.open("rb") as before:
-        key_file.rotate(path, draw, NOW)
+        key_file.add(path, draw, NOW)
         assert before.read().count(b"[[key]]") == 1  # whoever had it open has the whole old one
-        assert key_file.read(path)[1] == old
+        assert key_file.read(path)[0] == old
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_a_changed_file_keeps_its_owner(path: Path) -> None:
     key_file.create(path, draw, NOW)
     os.chown(path, 10001, 10002)
-    key_file.rotate(path, draw, NOW)
+    key_file.add(path, draw, NOW)
     assert (path.stat().st_uid, path.stat().st_gid) == (10001, 10002)
 
 
 CHANGES: list[Callable[[Path], object]] = [
     lambda path: key_file.add(path, draw, NOW),
     key_file.promote,
-    lambda path: key_file.rotate(path, draw, NOW),
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=["add", "promote", "rotate"])
+@pytest.mark.parametrize("change", CHANGES, ids=["add", "promote"])
 def test_one_change_at_a_time(path: Path, change: Callable[[Path], object]) -> None:
     key_file.create(path, draw, NOW)
     key_file.add(path, draw, NOW)
@@ -169,7 +169,7 @@ def test_changes_that_race_lose_no_key(path: Path) -> None:
     assert {key.id for key in key_file.read(path)[1:]} == {key.id for key in added}
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=["add", "promote", "rotate"])
+@pytest.mark.parametrize("change", CHANGES, ids=["add", "promote"])
 @pytest.mark.parametrize("text", ["", "not TOML", GOOD + GOOD])
 def test_a_broken_file_is_not_changed(path: Path, text: str, change: Callable[[Path], object]) -> None:
     put(path, text)
@@ -183,7 +183,7 @@ def test_an_id_that_is_drawn_twice_changes_nothing(path: Path) -> None:
     key_file.create(path, random.Random(1).randbytes, NOW)
     before = path.read_bytes()
     with pytest.raises(KeyFileBroken, match="try again"):
-        key_file.rotate(path, random.Random(1).randbytes, NOW)
+        key_file.add(path, random.Random(1).randbytes, NOW)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 

@@ -1,0 +1,216 @@
+"""Real agents without a bus: records in a dictionary, one message at a time, for tests of one check each."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+import msgspec
+
+from agents.decision import Agent, Decision, Records
+from agents.kms import Kms, KmsSettings
+from protocol.checks import Check, RefusalCode
+from protocol.description import Description, Flow, SrtpSuite
+from protocol.encoding import digest
+from protocol.evidence import Grant, Holder, Token
+from protocol.names import Role, Run, Suite
+from protocol.profile import HARDENED, Profile
+from protocol.secret import Secret
+from storage.kms_records import Agreement, Site, Subscriber
+from storage.records import Key, Record
+from topics.messages import Audit, Contact, KeyRequest, KeyResponse, Message, Refusal, Settled, clear
+
+NOW: Final = 1_800_000_000
+ALICE: Final = "sip:alice@ims.example"
+BOB: Final = "sip:bob@ims.example"
+EVE: Final = "sip:eve@ims.example"
+CALL: Final = bytes(range(16))
+OFFER: Final = Description(tuple(SrtpSuite), ("PCMU",), Flow.SENDRECV).octets
+
+
+class Stage:
+    """One agent with its records; what it decides is written, as its loop would."""
+
+    def __init__(self, agent: Agent, seed: int = 1) -> None:
+        self.agent = agent
+        self.records: dict[str, Record] = {}
+        self.random = random.Random(seed).randbytes
+
+    def put(self, key: Key[Any], record: Record) -> None:
+        self.records[key.name] = record
+
+    def give(self, message: Message, now: int = NOW) -> Decision:
+        """The agent's decision, applied."""
+        named = {key.name for key in self.agent.reads(message)}
+        found = {name: record for name, record in self.records.items() if name in named}
+        decision = self.agent.handle(message, Records(found), now, self.random)
+        for put in decision.puts:
+            assert put.key.name in named, f"{put.key.name} is written and was not read"
+            if put.record is None:
+                self.records.pop(put.key.name, None)
+            else:
+                self.records[put.key.name] = put.record
+        return decision
+
+
+class Town(Stage):
+    """A KMS that knows alice, two devices of bob, and eve; and what they would send it."""
+
+    def __init__(self, settings: KmsSettings | None = None, profile: Profile = HARDENED) -> None:
+        super().__init__(Kms(profile, settings or KmsSettings()))
+        self.profile = profile
+        self.put(
+            Site.key(), Site(fork_key=self.key(), zn_key=self.key(), naf_id=b"kms12345", founded=NOW - 99_999)
+        )
+        self.subscribe("psk:alice", ALICE)
+        self.subscribe("psk:bob", BOB)
+        self.subscribe("psk:bob2", BOB)
+        self.subscribe("psk:eve", EVE)
+
+    def key(self) -> Secret:
+        return Secret(self.random(32))
+
+    def subscribe(self, key_id: str, identity: str, **changes: Any) -> None:
+        fields: dict[str, Any] = {
+            "key_id": key_id,
+            "key": self.key(),
+            "impi": f"{key_id.removeprefix('psk:')}@ims.example",
+            "identities": (identity,),
+            "not_before": NOW - 1000,
+            "not_after": NOW + 100_000,
+        }
+        self.put(Subscriber.key_for(key_id), Subscriber(**{**fields, **changes}))
+
+    def change(self, key_id: str, **changes: Any) -> None:
+        """Change what the KMS has of a key id."""
+        self.put(Subscriber.key_for(key_id), msgspec.structs.replace(self.subscriber(key_id), **changes))
+
+    def subscriber(self, key_id: str) -> Subscriber:
+        record = self.records[Subscriber.key_for(key_id).name]
+        assert isinstance(record, Subscriber)
+        return record
+
+    def holder(self, role: Role, key_id: str) -> Holder:
+        return Holder(role, key_id, self.subscriber(key_id).key)
+
+    def run(self, **changes: Any) -> Run:
+        fields: dict[str, Any] = {
+            "call": CALL,
+            "n": 0,
+            "caller": ALICE,
+            "callee": BOB,
+            "suite": Suite.AES_256_GCM,
+        }
+        return Run(**{**fields, **changes})
+
+    def body(self, run: Run, *, time: int = NOW, offer: bytes = OFFER) -> Token:
+        return Token(*run.clear, self.random(16), time, (), digest(offer))
+
+    def token_a(self, run: Run, body: Token | None = None, key_id: str = "psk:alice") -> bytes:
+        holder = self.holder(Role.CALLER, key_id)
+        return self.profile.seal_token(holder, run, body or self.body(run), binds=None, random=self.random)
+
+    def request(
+        self,
+        run: Run | None = None,
+        *,
+        body_a: Token | None = None,
+        body_b: Token | None = None,
+        token_a: bytes | None = None,
+        token_b: bytes | None = None,
+        caller_key: str = "psk:alice",
+        callee_key: str = "psk:bob",
+        host: str = "bob",
+    ) -> KeyRequest:
+        """What bob would ask; each part may be given."""
+        run = run or self.run()
+        token_a = token_a or self.token_a(run, body_a, caller_key)
+        if token_b is None:
+            holder = self.holder(Role.CALLEE, callee_key)
+            body = body_b or self.body(run)
+            token_b = self.profile.seal_token(holder, run, body, binds=token_a, random=self.random)
+        return KeyRequest(
+            caller_key=caller_key,
+            callee_key=callee_key,
+            suite=run.suite,
+            token_a=token_a,
+            token_b=token_b,
+            sender=Contact(host, "bob@ims.example"),
+            **clear(run),
+        )
+
+    def settled(self, request: KeyRequest, fork: bytes, **changes: Any) -> Settled:
+        """What alice sends once she has taken an answer; changes: of what is sealed."""
+        run = self.run(call=request.call, caller=request.caller, callee=request.callee, suite=request.suite)
+        caller = self.holder(Role.CALLER, request.caller_key)
+        nonce = self.profile.open_token(caller, run, request.token_a, binds=None).nonce
+        sealed = self.profile.seal_settled(
+            caller,
+            run,
+            **{"token_a": request.token_a, "nonce": nonce, "fork": fork, "random": self.random, **changes},
+        )
+        return Settled(
+            caller_key=request.caller_key,
+            suite=run.suite,
+            sealed=sealed,
+            sender=Contact("alice", "alice@ims.example"),
+            **clear(run),
+        )
+
+    def grants(self, request: KeyRequest, response: KeyResponse, now: int = NOW) -> tuple[Grant, Grant]:
+        """grant_a and grant_b, opened as the two ends would."""
+        run = Run(
+            call=request.call,
+            n=request.run,
+            caller=request.caller,
+            callee=request.callee,
+            suite=request.suite,
+        )
+        opened = []
+        for role, key_id, token, sealed in (
+            (Role.CALLER, request.caller_key, request.token_a, response.grant_a),
+            (Role.CALLEE, request.callee_key, request.token_b, response.grant_b),
+        ):
+            holder = self.holder(role, key_id)
+            binds = request.token_a if role is Role.CALLEE else None
+            nonce = self.profile.open_token(holder, run, token, binds=binds).nonce
+            opened.append(
+                self.profile.open_grant(
+                    holder, run, sealed, token=token, nonce=nonce, fork=response.fork, now=now
+                )
+            )
+        return opened[0], opened[1]
+
+    def agreement(self, caller: str = ALICE, call: bytes = CALL) -> Agreement | None:
+        record = self.records.get(Agreement.key_for(caller, call).name)
+        assert record is None or isinstance(record, Agreement)
+        return record
+
+
+def granted(decision: Decision) -> KeyResponse:
+    """The RESPONSE, with its audit record before it."""
+    [response] = [send.message for send in decision.sends]
+    assert isinstance(response, KeyResponse), response
+    [audit] = decision.audit
+    assert audit.event == "granted"
+    return response
+
+
+def refused(decision: Decision) -> tuple[Refusal, Audit]:
+    """The REFUSAL and what the audit knows; nothing but counters may have changed (section 11)."""
+    [refusal] = [send.message for send in decision.sends]
+    assert isinstance(refusal, Refusal), refusal
+    [audit] = decision.audit
+    assert audit.event == "refused"
+    assert all(":rate:" in put.key.name for put in decision.puts), "a refusal changed a record"
+    assert not decision.wakes
+    return refusal, audit
+
+
+def expect(decision: Decision, check: Check, code: RefusalCode, *, sealed: bool) -> Refusal:
+    """It was refused by this check and with this code."""
+    refusal, audit = refused(decision)
+    assert (audit.check, audit.code) == (check, code)
+    assert refusal.code is code
+    assert (refusal.sealed is not None) is sealed
+    return refusal

@@ -1,0 +1,139 @@
+"""The table of call states is what happens: every message that it does not name changes nothing."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from agents.alarms import CallAlarm
+from agents.call_states import EXPECTED
+from agents.decision import NOTHING
+from agents.ue import Ue
+from agents.ue_call import UeSettings, session_of
+from media.leg import MediaClosed, MediaSilent
+from protocol.checks import RefusalCode
+from protocol.names import Role, Run, Suite
+from protocol.profile import HARDENED
+from protocol.secret import Secret
+from protocol.transport import MediaAddress, Statistics
+from storage.ue_records import CallState, Handset, HandsetKey, Lines, UeCall
+from tests.agents.scene import ALICE, BOB, CALL, NOW, OFFER, Stage
+from topics import messages
+from topics.messages import DeclineReason
+
+DEVICE = "alice-1@ims.example"
+ABOUT: dict[str, Any] = {"call": CALL, "run": 0, "caller": ALICE, "callee": BOB}
+SESSION = session_of(DEVICE, ALICE, CALL)
+PLAYED = Statistics(
+    sent=0,
+    received=0,
+    lost=0,
+    late=0,
+    refused=0,
+    replayed=0,
+    jitter_ms=0.0,
+    peer_lost=None,
+    peer_jitter_ms=None,
+    round_trip_ms=None,
+)
+AT = MediaAddress("127.0.0.1", 9)
+INPUTS: list[Any] = [
+    CallAlarm(SESSION),
+    MediaClosed(SESSION, PLAYED, expired=False),
+    MediaSilent(SESSION),
+    messages.HangUp(to=DEVICE, caller=ALICE, call=CALL),
+    messages.Invite(
+        caller_key="k",
+        suite=Suite.AES_256_GCM,
+        offer=OFFER,
+        token_a=bytes(40),
+        media=AT,
+        to=DEVICE,
+        **ABOUT,
+    ),
+    messages.Ringing(to=DEVICE, **ABOUT),
+    messages.KeyResponse(fork=bytes(8), grant_a=bytes(40), grant_b=bytes(40), to=DEVICE, **ABOUT),
+    messages.Refusal(code=RefusalCode.BUSY, sealed=None, to=DEVICE, **ABOUT),
+    messages.Ok(
+        fork=bytes(8),
+        nonce_b=bytes(16),
+        answer=OFFER,
+        grant_a=bytes(40),
+        confirm_b=bytes(32),
+        media=AT,
+        to=DEVICE,
+        **ABOUT,
+    ),
+    messages.Ack(fork=bytes(8), confirm_a=bytes(32), to=DEVICE, **ABOUT),
+    messages.SettledOk(to=DEVICE, **ABOUT),
+    messages.Decline(reason=DeclineReason.BUSY, to=DEVICE, **ABOUT),
+    messages.Cancel(to=DEVICE, **ABOUT),
+    messages.Cancelled(to=DEVICE, **ABOUT),
+    messages.Bye(fork=bytes(8), by=Role.CALLEE, proof=bytes(32), to=DEVICE, **ABOUT),
+    messages.ByeOk(by=Role.CALLEE, to=DEVICE, **ABOUT),
+]
+
+
+def stage(role: Role, state: CallState) -> Stage:
+    key = Secret(random.Random(1).randbytes(32))
+    run = Run(call=CALL, n=0, caller=ALICE, callee=BOB, suite=Suite.AES_256_GCM)
+    found = Stage(Ue(HARDENED, UeSettings(host="alice", lines=(AT,))))
+    handset = Handset(
+        impi=DEVICE,
+        identity=ALICE if role is Role.CALLER else BOB,
+        key=HandsetKey(key_id="psk:x", key=key, not_after=NOW + 9999, obtained=NOW, attached=True),
+    )
+    call = UeCall(
+        session=SESSION,
+        device=DEVICE,
+        role=role,
+        run=run,
+        state=state,
+        line=0,
+        started=NOW,
+        own_key_id="psk:x",
+        own_key=key,
+        peer_key_id="",
+        token=bytes(40),
+        nonce=bytes(16),
+        offer=OFFER,
+        answer=OFFER,
+        token_a=bytes(40),
+        grant_a=bytes(40),
+        nonce_b=bytes(16),
+        fork=bytes(8),
+        key=key,
+        lifetime_s=100,
+        peer_media=AT,
+        repeat_at=NOW + 1,
+        give_up_at=NOW + 2,
+    )
+    found.put(Handset.key_for(DEVICE), handset)
+    found.put(UeCall.key_for(SESSION), call)
+    found.put(Lines.key(), Lines(sessions=(SESSION,)))
+    return found
+
+
+def test_the_table_has_every_state_of_each_role() -> None:
+    callers = {state for role, state in EXPECTED if role is Role.CALLER}
+    callees = {state for role, state in EXPECTED if role is Role.CALLEE}
+    assert callers | callees == set(CallState)
+    assert {type(message) for message in INPUTS} >= set().union(*EXPECTED.values())
+
+
+@pytest.mark.parametrize(("role", "state"), EXPECTED, ids=str)
+@pytest.mark.parametrize("message", INPUTS, ids=lambda message: type(message).__name__)
+def test_or_26_what_the_table_does_not_name_changes_nothing(
+    role: Role, state: CallState, message: Any
+) -> None:
+    decision = stage(role, state).give(message)
+    if type(message) not in EXPECTED[role, state]:
+        assert decision == NOTHING
+
+
+def test_a_message_of_another_run_changes_nothing() -> None:
+    other = msgspec.structs.replace(next(m for m in INPUTS if isinstance(m, messages.Decline)), run=1)
+    assert stage(Role.CALLER, CallState.CALLING).give(other) == NOTHING
