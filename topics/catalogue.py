@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from protocol.limits import MESSAGE_OCTETS_MAX
 from protocol.sharding import SHARDS
+
+BATCH_OCTETS_MAX: Final = 262_144  # what one agent's loop sends to one partition at a time
 
 
 class Party(StrEnum):
@@ -32,7 +33,7 @@ class Topic:
     retention_s: int
     writers: frozenset[Party]
     readers: frozenset[Party]
-    octets_max: int = 2 * MESSAGE_OCTETS_MAX  # so that an oversize record arrives and is buried, up to here
+    octets_max: int = BATCH_OCTETS_MAX  # a broker's limit: of a record and of a batch of them
 
 
 _AGENTS: Final = frozenset({Party.UE, Party.KMS, Party.BSF, Party.CSCF})
@@ -63,7 +64,7 @@ DEAD_LETTERS: Final = Topic(
     30 * _DAY_S,
     _AGENTS,
     frozenset({Party.OPERATOR}),
-    octets_max=8 * MESSAGE_OCTETS_MAX,
+    octets_max=2 * BATCH_OCTETS_MAX,  # the largest record that any inbox takes, and its headers
 )
 
 SHARED: Final = (KMS, BSF, CSCF, REPORTS, AUDIT, DEAD_LETTERS)

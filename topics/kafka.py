@@ -23,11 +23,11 @@ from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
 
 from topics.bus import BusRefused, BusUnavailable, Inbound, Outbound
+from topics.catalogue import BATCH_OCTETS_MAX
 
 log = structlog.get_logger()
 
 _METADATA_AGE_MS: Final = 5_000  # a consumer may otherwise stay with a leader that is gone, and look healthy
-_PRODUCER_BATCH_OCTETS: Final = 262_144  # with the default of 16 KiB a record costs half as much again
 _POLL_INTERVAL_MS: Final = 60_000  # a member that has not received for so long is stuck: others take over
 _REFUSALS: Final = (
     kafka_errors.AuthenticationFailedError,
@@ -97,7 +97,7 @@ def make_producer(settings: KafkaSettings) -> AIOKafkaProducer:
         acks="all",
         enable_idempotence=True,
         linger_ms=0,
-        max_batch_size=_PRODUCER_BATCH_OCTETS,
+        max_batch_size=BATCH_OCTETS_MAX,  # with the default of 16 KiB a record costs half as much again
         request_timeout_ms=round(600 * settings.deadline_s),
         metadata_max_age_ms=_METADATA_AGE_MS,
     )

@@ -9,9 +9,10 @@ from typing import Protocol
 import pytest
 
 from topics.bus import Bus, BusRefused, Inbound, Outbound
+from topics.catalogue import BATCH_OCTETS_MAX
 
 PARTITIONS = 4
-OCTETS_MAX = 32_768
+OCTETS_MAX = BATCH_OCTETS_MAX
 
 
 class Broker(Protocol):
@@ -174,6 +175,12 @@ class BusContract:
             await bus.send([record(broker, PARTITIONS, b"v")])
         await bus.send([record(broker, 0, b"still works")])
         assert values(await receive(bus, 1)) == [b"still works"]
+
+    async def test_a_loop_may_send_all_that_it_has_to_one_partition(self, broker: Broker) -> None:
+        bus = await broker.join("g")
+        numbers = [b"%05d" % number + bytes(2000) for number in range(1000)]
+        await bus.send([record(broker, 1, number) for number in numbers])
+        assert values(await receive(bus, 1000)) == numbers
 
     async def test_a_record_that_is_too_large_is_refused(self, broker: Broker) -> None:
         bus = await broker.join("g")
