@@ -58,7 +58,7 @@ class Check(StrEnum):
     OR_21 = ("OR-21", "its own nonce is inside")
     OR_22 = ("OR-22", "C, n and both identities are those of the open run")
     OR_23 = ("OR-23", "now is within not_before and not_after")
-    OR_24 = ("OR-24", "the kind is one that is accepted for this call")
+    OR_24 = ("OR-24", "the kind, and the answer to the offer, are ones that it accepts")
     OR_25 = ("OR-25", "the other side's confirmation verifies")
     OR_26 = ("OR-26", "the run still waits for this message")
     OR_28 = ("OR-28", "SRTP packets authenticate, are not replayed, under a live key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 
 import pytest
@@ -48,8 +49,14 @@ async def test_a_call_between_processes(network: Network) -> None:
     heard = [read_sound(path) for path in (network.directory / "heard").iterdir()]
     assert max(likeness(sound, caller_sample()) for sound in heard) > 0.9
     assert max(likeness(sound, tone(620, 2.0)) for sound in heard) > 0.9
+    logs = stopped
     for role in ("kms", "bsf", "cscf"):
-        assert "stopped" in await network.stop(role)
+        logs += await network.stop(role)
+    assert logs.count("stopped") == 4
+    files = "".join((network.directory / name).read_text() for name in ("users.toml", "secrets/keys.toml"))
+    secrets = re.findall(r"[0-9a-f]{32,}", files)
+    assert len(secrets) == 5
+    assert not any(secret in logs + said for secret in secrets)
 
     nobody = await network.otway("call", "alice", "carol", expect=1)
     assert "nobody is called 'carol'" in nobody

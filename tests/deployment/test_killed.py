@@ -151,6 +151,7 @@ async def test_the_kms_is_killed_in_the_middle_of_200_calls(network: Network) ->
         keys, await store.read([key.name for key in keys]), at_caller.values(), strict=True
     ):
         assert stored.value is not None
+        assert held.reveal() not in stored.value, "the store sees it wrapped only"
         [agreed] = network.codec.decode(key, stored.value).runs
         assert [fork.key for fork in agreed.forks] == [held], "the KMS has stored that K, and no other"
     await store.close()

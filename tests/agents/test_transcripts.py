@@ -1,0 +1,121 @@
+"""Golden transcripts: whole calls, the same each time. `pytest --rewrite` writes them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agents.kms import Kms, KmsSettings
+from chaos.simulator import Cast, Faults, World
+from protocol.limits import RING_S, TOKEN_AGE_S
+from protocol.names import Suite
+from protocol.profile import HARDENED, LITERAL, Profile
+from tests.agents.scene import EVE, NOW, Town
+from tests.agents.test_ue_checks import change_field, zeros
+from tests.agents.transcript import Transcript
+from topics.bus import Outbound
+from topics.codec import decode, encode
+from topics.messages import Invite, KeyRequest, Message, Ok, Refusal
+
+GOLDEN = Path(__file__).with_name("transcripts")
+TALK_S = 20.0
+
+
+def world(
+    *,
+    cast: Cast | None = None,
+    change: Callable[[World, Message], Message] | None = None,
+    answer_after_s: int | None = 0,
+    callee: str = "bob",
+    hang_up_at: float | None = TALK_S,
+    until: float = 40.0,
+    profile: Profile = HARDENED,
+) -> list[str]:
+    """A call of alice at 5 s that she ends at 20 s."""
+
+    def tamper(record: Outbound) -> Outbound:
+        if change is None:
+            return record
+        changed = change(made, decode(record.value))
+        return Outbound(record.topic, record.partition, record.key, encode(changed), record.headers)
+
+    names = ("alice", "bob")
+    made = World(1, Faults(), cast, names=names, answer_after_s=answer_after_s, tamper=tamper)
+    made.at(5.0, lambda: made.dial("alice", callee))
+    if hang_up_at is not None:
+        made.at(hang_up_at, lambda: made.hang_up("alice"))
+    made.run_until(until)
+    return list(Transcript(made, profile).lines())
+
+
+def kms(settings: KmsSettings) -> Cast:
+    return Cast(kms=lambda: Kms(HARDENED, settings))
+
+
+CALLS: dict[str, Callable[[], list[str]]] = {
+    "answered": world,
+    "answered-after-ringing": lambda: world(answer_after_s=3),
+    "declined": lambda: world(answer_after_s=None),
+    "no-answer": lambda: world(answer_after_s=170, hang_up_at=None, until=80.0),
+    "expired": lambda: world(hang_up_at=None, until=3700.0),
+    "refused-denied": lambda: world(change=change_field(Invite, "token_a", zeros)),
+    "refused-unsupported": lambda: world(cast=kms(KmsSettings(suites=frozenset({Suite.CHACHA20_POLY1305})))),
+    "refused-too-many": lambda: world(cast=kms(KmsSettings(key_requests_per_s=0))),
+    "refused-by-the-caller": lambda: world(change=change_field(Ok, "confirm_b", zeros)),
+    "token-b-changed": lambda: world(change=change_field(KeyRequest, "token_b", zeros)),
+    "literal": lambda: world(cast=Cast(kms=lambda: Kms(LITERAL), ue_profile=LITERAL), profile=LITERAL),
+}
+
+
+def refusals() -> list[str]:
+    """Each reason once: what bob asks, what the audit learns, what he is told."""
+    found = []
+
+    def tell(why: str, town: Town, request: Message, now: int = NOW) -> None:
+        decision = town.give(request, now)
+        [refusal] = [send.message for send in decision.sends if isinstance(send.message, Refusal)]
+        [audit] = decision.audit
+        how = "sealed" if refusal.sealed else "unsealed"
+        found.append(f"{why:44} kms notes {audit.check}, tells {refusal.code} ({how})")
+
+    town = Town(KmsSettings(suites=frozenset({Suite.CHACHA20_POLY1305})))
+    tell("a suite that the KMS does not allow", town, town.request())
+    town = Town()
+    town.change("psk:bob", not_after=NOW - 1)
+    tell("bob's key id has ended", town, town.request())
+    town = Town()
+    town.change("psk:alice", identities=(EVE,))
+    tell("alice's key id is not alice's", town, town.request())
+    town = Town()
+    tell("token_a is old", town, town.request(body_a=town.body(town.run(), time=NOW - TOKEN_AGE_S - 1)))
+    town = Town()
+    first = town.request()
+    town.give(first)
+    tell("a second token_a for the run", town, town.request())
+    tell("a second token_b of bob's", town, town.request(token_a=first.token_a))
+    tell("the same once more, after RING_S", town, first, NOW + RING_S + 1)
+    town = Town()
+    tell("a renewal, which is not built yet", town, town.request(town.run(n=1)))
+    town = Town(KmsSettings(key_requests_per_s=0))
+    tell("too many requests", town, town.request())
+    town = Town()
+    tell("the identities differ", town, town.request(body_a=town.body(town.run(caller=EVE))))
+    tell("an unknown key id", town, msgspec.structs.replace(town.request(), callee_key="psk:nobody"))
+    tell("SETTLED for nothing", town, town.settled(town.request(), bytes(8)))
+    return found
+
+
+CALLS["refusals"] = refusals
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_transcript(name: str, request: pytest.FixtureRequest) -> None:
+    text = "\n".join(CALLS[name]()) + "\n"
+    path = GOLDEN / f"{name}.txt"
+    if request.config.getoption("--rewrite"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert path.read_text() == text
