@@ -191,14 +191,15 @@ class Loop:
         """Each input's decision, written; an input that met a conflict is read and decided again."""
         decisions: dict[int, Decision] = {}
         buried: list[Outbound] = []
+        wanted = [self._agent.reads(item.input) for item in work]
         open_items = list(range(len(work)))
         for _ in range(_TRIES):
-            snapshot = await self._read([self._agent.reads(work[item].input) for item in open_items])
+            snapshot = await self._read(wanted[item] for item in open_items)
             changes: list[Change] = []
             changing: list[int] = []
             for item in open_items:
-                keys = self._agent.reads(work[item].input)
-                problem = next((snapshot.broken[k.name] for k in keys if k.name in snapshot.broken), None)
+                keys = wanted[item]
+                problem = self._broken_among(keys, snapshot)
                 if problem is not None:
                     buried += self._unreadable(work[item], problem)
                     decisions[item] = NOTHING
@@ -214,6 +215,11 @@ class Loop:
                 return [decisions[item] for item in sorted(decisions)], buried
             log.info("conflict", inputs=len(open_items))
         raise StoreUnavailable(f"{len(open_items)} inputs met {_TRIES} conflicts in a row")
+
+    def _broken_among(self, keys: Keys, snapshot: _Snapshot) -> RecordBroken | None:
+        if not snapshot.broken:
+            return None
+        return next((snapshot.broken[key.name] for key in keys if key.name in snapshot.broken), None)
 
     async def _read(self, wanted: Iterable[Keys]) -> _Snapshot:
         keys: dict[str, Key[Any]] = {key.name: key for group in wanted for key in group}

@@ -9,7 +9,8 @@ its timers. Records with secrets are wrapped whole under the key-encryption key,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from functools import lru_cache
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from protocol.encoding import enc_body
 from protocol.secret import Secret
 from protocol.sharding import shard_of
 from storage.wrapping import Wrapping, WrappingBroken
+
+_KEYS_KEPT: Final = 8192  # a request names the same few records again and again
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -36,6 +39,7 @@ class Key(Generic[R]):
     kind: type[R]
 
 
+@lru_cache(_KEYS_KEPT)
 def key_of(kind: type[R], role: str, label: str, about: str, *, shard_by: str | None = None) -> Key[R]:
     """The key of the record `label` about something. shard_by: what decides the shard, if not `about`."""
     return Key(f"{role}:{{{shard_of(about if shard_by is None else shard_by)}}}:{label}:{about}", kind)

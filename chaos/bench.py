@@ -1,0 +1,510 @@
+"""`make bench`: what a grant and a call cost, beside a bare echo of the same sizes on the same servers.
+
+    full batches   a backlog of requests for a bare echo, then for the KMS: requests/s, CPU of each request
+    low rate       200 requests a second, the same two
+    set-up         calls through real processes, beside as many bare hops through real processes
+
+CPU is the processes' own: the client's by its own clock, broker's and store's from /proc. Rates and tails
+vary from run to run; the ratios within one run are what to compare. It starts its own servers by compose, and
+removes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from agents.alarms import HandsetAlarm
+from agents.cscf import Cscf
+from agents.kms import Kms, KmsSettings
+from agents.runtime import Loop
+from agents.ue import Ue
+from agents.ue_call import UeSettings
+from chaos.lab import draw_codec, draw_town
+from media.leg import MediaInstruction, OpenMedia
+from protocol.description import Description, Flow, SrtpSuite
+from protocol.encoding import digest
+from protocol.evidence import Holder, Token
+from protocol.names import Role, Run, Suite
+from protocol.profile import HARDENED
+from protocol.secret import Secret
+from protocol.sharding import call_key, shard_of
+from protocol.transport import MediaAddress
+from storage.memory import MemoryStore
+from storage.provisioning import provision_handsets, provision_network
+from storage.records import RecordCodec
+from storage.redis_store import RedisSettings, RedisStore
+from storage.users_file import Device
+from storage.wrapping import KeyEncryptionKey, Wrapping
+from topics.bus import Inbound, Outbound
+from topics.catalogue import CSCF, KMS, Topic, catalogue, ue_inbox
+from topics.codec import decode, encode
+from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka_admin import create_topics
+from topics.messages import Contact, Dial, Invite, KeyRequest, clear
+
+ROOT: Final = Path(__file__).parents[1]
+USERS: Final = 100  # callers, and as many callees
+BACKLOG: Final = 20_000
+RATE: Final = 200
+RATE_S: Final = 5
+CALLS: Final = 200
+CALL_GAP_S: Final = 0.02
+ANSWER_OCTETS: Final = (221, 474)  # an audit record and a RESPONSE: what the echo sends for each request
+UNLIMITED: Final = KmsSettings(key_requests_per_s=10**9, host_requests_per_s=10**9)
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """One measurement of a client under load."""
+
+    requests: int
+    per_second: float
+    client_us: float  # CPU, each request
+    broker_us: float
+    store_us: float
+
+
+class SetUp(msgspec.Struct, frozen=True):
+    """Latencies of one way there and back, in milliseconds."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where they are and which processes they are."""
+
+    kafka: KafkaSettings
+    redis: RedisSettings
+    broker_pid: int
+    store_pid: int
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def codec() -> RecordCodec:
+    """The same in all processes of a run."""
+    return RecordCodec(Wrapping([KeyEncryptionKey(b"lab0", Secret(bytes(range(32))), 0)], os.urandom))
+
+
+def now() -> int:
+    """Seconds since 1970 UTC."""
+    return int(time.time())
+
+
+# The load
+
+
+def people() -> tuple[list[Device], list[Device]]:
+    """Callers and callees with pre-shared keys, the same in all processes of a run."""
+    stream = iter(range(10**9))
+
+    def draw(octets: int) -> bytes:
+        return digest(next(stream).to_bytes(8, "big"))[:octets]
+
+    callers = draw_town([f"a{n}" for n in range(USERS)], draw, shared=True)
+    callees = draw_town([f"b{n}" for n in range(USERS)], draw, shared=True)
+    return list(callers), list(callees)
+
+
+def requests(count: int) -> list[Outbound]:
+    """REQUESTs of so many calls, as callees would send them."""
+    callers, callees = people()
+    offer = Description(tuple(SrtpSuite), ("PCMU",), Flow.SENDRECV).octets
+    made = []
+    for number in range(count):
+        caller, callee = callers[number % USERS], callees[number % USERS]
+        assert caller.psk is not None
+        assert callee.psk is not None
+        run = Run(
+            call=os.urandom(16),
+            n=0,
+            caller=caller.identity,
+            callee=callee.identity,
+            suite=Suite.AES_256_GCM,
+        )
+        token_a = _token(Holder(Role.CALLER, caller.psk_id, caller.psk), run, offer, None)
+        token_b = _token(Holder(Role.CALLEE, callee.psk_id, callee.psk), run, offer, token_a)
+        request = KeyRequest(
+            caller_key=caller.psk_id,
+            callee_key=callee.psk_id,
+            suite=run.suite,
+            token_a=token_a,
+            token_b=token_b,
+            sender=Contact("bench", callee.impi),
+            **clear(run),
+        )
+        key = call_key(run.caller, run.call)
+        made.append(Outbound(KMS.name, shard_of(key), key.encode(), encode(request)))
+    return made
+
+
+def _token(holder: Holder, run: Run, offer: bytes, binds: bytes | None) -> bytes:
+    body = Token(*run.clear, os.urandom(16), now(), (), digest(offer))
+    return HARDENED.seal_token(holder, run, body, binds=binds, random=os.urandom)
+
+
+# The clients, each a process of its own: it prints what it has used when its work is done
+
+
+async def serve_kms(servers: Servers, count: int) -> dict[str, float]:
+    """The KMS until it has handled so many requests."""
+    bus = KafkaBus(servers.kafka, "kms", KMS.name)
+    await bus.start()
+    store = RedisStore(servers.redis)
+    loop = Loop(Kms(HARDENED, UNLIMITED), bus, store, codec(), clock=now, random=os.urandom)
+
+    async def step() -> int:
+        return await loop.step(0.1)
+
+    used = await _measured(step, count)
+    await bus.stop()
+    await store.close()
+    return used
+
+
+async def serve_echo(
+    servers: Servers, topic: str, answers: Topic, count: int, octets: Sequence[int]
+) -> dict[str, float]:
+    """Answers each record with records of so many octets, committed as the KMS's loop does."""
+    bus = KafkaBus(servers.kafka, f"echo-{topic}", topic)
+    await bus.start()
+
+    async def step() -> int:
+        batch = await bus.receive(200, 0.1)
+        await bus.send(
+            [
+                Outbound(answers.name, record.partition % answers.partitions, record.key or b"", bytes(size))
+                for record in batch
+                for size in octets
+            ]
+        )
+        bus.commit(batch)
+        return len(batch)
+
+    used = await _measured(step, count)
+    await bus.stop()
+    return used
+
+
+async def _measured(step: Callable[[], Awaitable[int]], count: int) -> dict[str, float]:
+    """From the first record to the last."""
+    print("ready", flush=True)  # noqa: T201  (the word that the parent waits for)
+    done = 0
+    while not done:
+        cpu, began = time.process_time(), time.perf_counter()
+        done += await step()
+    while done < count:
+        done += await step()
+    return {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - began}
+
+
+# Measuring them
+
+
+async def measure(
+    servers: Servers, worker: Sequence[str], topic: Topic, load: list[Outbound], *, per_second: int | None
+) -> Figures:
+    """One client under a load: a backlog that is there before it starts, or so many a second."""
+    sender = KafkaBus(servers.kafka, "bench-sender", CSCF.name)
+    await sender.start()
+    load = [Outbound(topic.name, record.partition, record.key, record.value) for record in load]
+    if per_second is None:
+        for start in range(0, len(load), 500):
+            await sender.send(load[start : start + 500])
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chaos.bench", "--worker", *worker, "--count", str(len(load))),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "OTWAY_BENCH": json.dumps(_place(servers))},
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    broker, store = cpu_s(servers.broker_pid), cpu_s(servers.store_pid)
+    if per_second is not None:
+        began = time.perf_counter()
+        for number, record in enumerate(load):
+            await asyncio.sleep(max(0.0, began + number / per_second - time.perf_counter()))
+            await sender.send([record])
+    output = (await process.stdout.read()).splitlines()
+    await process.wait()
+    used = json.loads(output[-1])
+    broker, store = cpu_s(servers.broker_pid) - broker, cpu_s(servers.store_pid) - store
+    await sender.stop()
+    count = len(load)
+    return Figures(
+        count,
+        round(count / used["wall_s"]),
+        round(1e6 * used["cpu_s"] / count, 1),
+        round(1e6 * broker / count, 1),
+        round(1e6 * store / count, 1),
+    )
+
+
+class _Timed(KafkaBus):
+    """Notes when each INVITE of this host leaves."""
+
+    def __init__(self, settings: KafkaSettings, group: str, inbox: str) -> None:
+        super().__init__(settings, group, inbox)
+        self.left: dict[str, float] = {}
+
+    async def send(self, records: Sequence[Outbound]) -> None:
+        for record in records:
+            message = decode(record.value)
+            if isinstance(message, Invite):
+                self.left.setdefault(call_key(message.caller, message.call), time.perf_counter())
+        await super().send(records)
+
+
+async def call_set_up(servers: Servers) -> SetUp:
+    """From INVITE to media at the caller; KMS and CSCF are processes, both handsets are in this one."""
+    callers, callees = people()
+    processes = [await _agent(servers, role) for role in ("kms", "cscf")]
+    up: dict[str, float] = {}
+
+    def opened(instruction: MediaInstruction) -> None:
+        if isinstance(instruction, OpenMedia) and instruction.leg.local.startswith("sip:a"):
+            up[instruction.leg.session.partition(" ")[2]] = time.perf_counter()
+
+    buses, tasks, stopping = [], [], asyncio.Event()
+    loops = []
+    for host, devices in (("west", callers), ("east", callees)):
+        bus = _Timed(servers.kafka, f"ue.{host}", ue_inbox(host).name)
+        store, own = MemoryStore(), draw_codec(os.urandom)
+        lines = tuple(MediaAddress("127.0.0.1", 9) for _ in range(CALLS))
+        loop = Loop(
+            Ue(HARDENED, UeSettings(host=host, lines=lines)),
+            bus,
+            store,
+            own,
+            clock=now,
+            random=os.urandom,
+            carry_out=opened,
+        )
+        at_host = [Device(d.impi, d.identity, host, psk=d.psk) for d in devices]
+        await provision_handsets(store, own, at_host, now(), os.urandom)
+        for device in at_host:
+            loop.tell(HandsetAlarm(device.impi))
+        await bus.start()
+        buses.append(bus)
+        loops.append(loop)
+        tasks.append(asyncio.create_task(loop.run(stopping)))
+    await asyncio.sleep(8)  # all attach and register; what is not ready is not counted
+    for number in range(CALLS):
+        device = callers[number % USERS]
+        dial = Dial(request=os.urandom(16), to=device.impi, callee=callees[number % USERS].identity)
+        await buses[1].send([Outbound(ue_inbox("west").name, 0, b"", encode(dial))])
+        await asyncio.sleep(CALL_GAP_S)
+    await asyncio.sleep(2)
+    stopping.set()
+    await asyncio.gather(*tasks)
+    for process in processes:
+        process.terminate()
+        await process.wait()
+    took = [1000 * (up[call] - left) for call, left in buses[0].left.items() if call in up]
+    assert len(took) > CALLS / 2, f"only {len(took)} of {CALLS} calls came up"
+    return _latency(took)
+
+
+async def bare_hops(servers: Servers, hops: int) -> SetUp:
+    """A record there and back through two echo processes: so many hops of Kafka and nothing else."""
+    legs = [bench_topic(f"hop{number}") for number in range(hops)]
+    await create_topics(servers.kafka, legs)
+    processes = []
+    for number in range(0, hops, 2):
+        processes.append(  # noqa: PERF401
+            await _agent(servers, "echo", legs[number].name, legs[number + 1].name)
+        )
+    ends = [KafkaBus(servers.kafka, f"end-{leg.name}", leg.name) for leg in legs[1::2]]
+    for end in ends:
+        await end.start()
+    took = []
+    for number in range(CALLS + 20):
+        began = time.perf_counter()
+        for leg, end in zip(legs[::2], ends, strict=True):
+            await end.send([Outbound(leg.name, 0, b"", bytes(450))])
+            batch: Sequence[Inbound] = ()
+            while not batch:
+                batch = await end.receive(10, 1.0)
+            end.commit(batch)
+        if number >= 20:  # the first ones open connections
+            took.append(1000 * (time.perf_counter() - began))
+        await asyncio.sleep(CALL_GAP_S)
+    for end in ends:
+        await end.stop()
+    for process in processes:
+        process.terminate()
+        await process.wait()
+    return _latency(took)
+
+
+def _latency(took: list[float]) -> SetUp:
+    hundredths = statistics.quantiles(took, n=100)
+    return SetUp(round(hundredths[49], 2), round(hundredths[98], 2))
+
+
+async def _agent(servers: Servers, *worker: str) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chaos.bench", "--worker", *worker, "--count", str(10**9)),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "OTWAY_BENCH": json.dumps(_place(servers))},
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    return process
+
+
+def bench_topic(name: str) -> Topic:
+    """A topic of the benchmark, with one partition for hops and twelve for load."""
+    partitions = 1 if name.startswith("hop") else KMS.partitions
+    return Topic(f"bench.{name}", "", partitions, 3600, frozenset(), frozenset())
+
+
+# Processes and servers
+
+
+def _place(servers: Servers) -> dict[str, Any]:
+    return {"kafka": servers.kafka.bootstrap, "redis": servers.redis.url}
+
+
+async def work(role: str, rest: list[str], count: int) -> dict[str, float]:
+    """One client, as its own process."""
+    place = json.loads(os.environ["OTWAY_BENCH"])
+    servers = Servers(KafkaSettings(bootstrap=place["kafka"]), RedisSettings(url=place["redis"]), 0, 0)
+    if role == "kms":
+        return await serve_kms(servers, count)
+    if role == "cscf":
+        bus = KafkaBus(servers.kafka, "cscf", CSCF.name)
+        await bus.start()
+        loop = Loop(Cscf(), bus, RedisStore(servers.redis), codec(), clock=now, random=os.urandom)
+
+        async def step() -> int:
+            return await loop.step(0.1)
+
+        return await _measured(step, count)
+    topic, answers = rest
+    octets = ANSWER_OCTETS if topic == bench_topic("load").name else (450,)
+    return await serve_echo(servers, topic, bench_topic(answers.removeprefix("bench.")), count, octets)
+
+
+def compose(project: str, *arguments: str) -> str:
+    """A compose command on the benchmark's own servers."""
+    command = ["docker", "compose", "-f", str(ROOT / "compose.yaml"), "-p", project, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def process_of(project: str, service: str) -> int:
+    """The pid on this machine of a container's first process."""
+    container = compose(project, "ps", "-q", service).strip()
+    command = ["docker", "inspect", "-f", "{{.State.Pid}}", container]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+async def run(servers: Servers, say: Callable[[str], None]) -> dict[str, Any]:
+    """All measurements."""
+    callers, callees = people()
+    topics = [*catalogue(["west", "east", "bench"]), bench_topic("load"), bench_topic("answers")]
+    await create_topics(servers.kafka, topics)
+    store = RedisStore(servers.redis)
+    await provision_network(store, codec(), [*callers, *callees], now() - 1000, os.urandom)
+    await store.close()
+    echo = ("echo", bench_topic("load").name, bench_topic("answers").name)
+    found: dict[str, Any] = {}
+    say(f"full batches: {BACKLOG} requests, echo and KMS")
+    load = requests(BACKLOG)
+    found["echo"] = await measure(servers, echo, bench_topic("load"), load, per_second=None)
+    found["kms"] = await measure(servers, ("kms",), KMS, load, per_second=None)
+    say(f"low rate: {RATE} a second for {RATE_S} s, echo and KMS")
+    load = requests(RATE * RATE_S)
+    found["echo, low rate"] = await measure(servers, echo, bench_topic("load"), load, per_second=RATE)
+    found["kms, low rate"] = await measure(servers, ("kms",), KMS, load, per_second=RATE)
+    say(f"set-up: {CALLS} calls, beside 4 and 6 bare hops")
+    found["4 bare hops"] = await bare_hops(servers, 4)
+    found["6 bare hops"] = await bare_hops(servers, 6)
+    found["call set-up"] = await call_set_up(servers)
+    return found
+
+
+def show(found: dict[str, Any]) -> None:
+    """The figures side by side, and their ratios."""
+    console = Console()
+    table = Table("", "requests/s", "client CPU µs", "broker CPU µs", "store CPU µs")
+    for name in ("echo", "kms", "echo, low rate", "kms, low rate"):
+        row: Figures = found[name]
+        figures = (row.per_second, row.client_us, row.broker_us, row.store_us)
+        table.add_row(name, *(f"{figure:g}" for figure in figures))
+    console.print(table)
+    table = Table("", "p50 ms", "p99 ms")
+    for name in ("4 bare hops", "6 bare hops", "call set-up"):
+        table.add_row(name, f"{found[name].p50:g}", f"{found[name].p99:g}")
+    console.print(table)
+    for name, value in ratios(found).items():
+        console.print(f"{name}: {value:.2f}")
+
+
+def ratios(found: dict[str, Any]) -> dict[str, float]:
+    """What to compare between runs and machines."""
+    return {
+        "KMS's CPU to the echo's, full batches": found["kms"].client_us / found["echo"].client_us,
+        "KMS's CPU to the echo's, low rate": found["kms, low rate"].client_us
+        / found["echo, low rate"].client_us,
+        "set-up p50 to 4 bare hops": found["call set-up"].p50 / found["4 bare hops"].p50,
+        "set-up p50 to 6 bare hops, as many as it has": found["call set-up"].p50 / found["6 bare hops"].p50,
+    }
+
+
+def main() -> None:
+    """The entry point."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON and nothing else")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        used = asyncio.run(work(options.worker[0], options.worker[1:], options.count))
+        print(json.dumps(used), flush=True)  # noqa: T201
+        return
+    console = Console(stderr=True)
+    project = f"otway-bench-{os.getpid()}"
+    try:
+        compose(project, "up", "-d", "--wait")
+        servers = Servers(
+            KafkaSettings(bootstrap=f"127.0.0.1:{os.environ.get('KAFKA_PORT', '9092')}"),
+            RedisSettings(url=f"redis://127.0.0.1:{os.environ.get('VALKEY_PORT', '6379')}/0"),
+            process_of(project, "kafka-1"),
+            process_of(project, "valkey"),
+        )
+        found = asyncio.run(run(servers, console.print))
+    except subprocess.CalledProcessError as failed:
+        console.print(f"the servers of compose.yaml do not start:\n{failed.stderr}")
+        sys.exit(1)
+    finally:
+        compose(project, "down", "-v", "--timeout", "5")
+    if options.json:
+        sys.stdout.write(json.dumps({**msgspec.to_builtins(found), "ratios": ratios(found)}) + "\n")
+    else:
+        show(found)
+
+
+if __name__ == "__main__":
+    main()
