@@ -132,7 +132,9 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self, bus: KafkaBus) -> None:
         self._bus = bus
 
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]  (aiokafka awaits it)
+        self, revoked: Collection[TopicPartition]
+    ) -> None:
         """Before anybody else gets them."""
         if revoked:
             await self._bus.drain()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
@@ -52,7 +52,7 @@ async def create_topics(
     async with started(settings, client):
         with translated(settings):
             async with asyncio.timeout(4 * settings.deadline_s):
-                answer = await client.create_topics(wanted)
+                answer: Any = await client.create_topics(wanted)
     created = []
     for name, code, *_ in answer.topic_errors:
         if code == 0:
