@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Coroutine
 from enum import StrEnum
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
@@ -298,8 +300,9 @@ def sim(
 
 
 def _served(serving: Coroutine[Any, Any, T]) -> T:
-    """Run an agent, on uvloop where it is installed."""
-    with asyncio.Runner() as runner:
+    """Run an agent, on uvloop where it is installed (`pip install otway[speed]`)."""
+    factory = import_module("uvloop").new_event_loop if find_spec("uvloop") else None
+    with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(serving)
 
 

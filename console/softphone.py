@@ -94,6 +94,7 @@ class Softphone:
         self._reports: list[Report] = []
         self._news = asyncio.Event()
         self._call: bytes | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._ladder = Ladder((wish.caller.host, "cscf", wish.callee.host, "kms"))
         self.heard: list[Pcm] = []
         """What the caller has heard, once the call is over."""
@@ -129,6 +130,9 @@ class Softphone:
             stopping = asyncio.Event()
             watching = asyncio.create_task(self._watch(records))
             serving = asyncio.create_task(self._phone.loop.run(stopping))
+            self._tasks = (watching, serving)
+            for task in self._tasks:
+                task.add_done_callback(lambda _: self._news.set())
             try:
                 return await self._talk()
             finally:
@@ -236,6 +240,9 @@ class Softphone:
         try:
             async with asyncio.timeout(within_s):
                 while not true():
+                    for task in self._tasks:
+                        if task.done():
+                            task.result()  # raises what ended it
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:

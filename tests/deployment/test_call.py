@@ -58,6 +58,14 @@ async def test_a_call_between_processes(network: Network) -> None:
     assert len(secrets) == 5
     assert not any(secret in logs + said for secret in secrets)
 
+    shown = await network.otway("topics", "tail", "ims.audit", "--from-beginning", "--count", "1")
+    assert "ims.audit/" in shown
+    told = json.loads(
+        await network.otway("topics", "tail", "ims.cscf", "--from-beginning", "--count", "1", "--json")
+    )
+    assert told["topic"] == "ims.cscf"
+    assert told["message"]["type"]
+
     nobody = await network.otway("call", "alice", "carol", expect=1)
     assert "nobody is called 'carol'" in nobody
     assert "Traceback" not in nobody
