@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +37,7 @@ from agents.runtime import Loop
 from agents.ue import Ue
 from agents.ue_call import UeSettings
 from chaos.lab import draw_codec, draw_town
+from chaos.servers import ROOT, place
 from media.leg import MediaInstruction, OpenMedia
 from protocol.description import Description, Flow, SrtpSuite
 from protocol.encoding import digest
@@ -57,13 +60,13 @@ from topics.kafka import KafkaBus, KafkaSettings
 from topics.kafka_admin import create_topics
 from topics.messages import Contact, Dial, Invite, KeyRequest, clear
 
-ROOT: Final = Path(__file__).parents[1]
 USERS: Final = 100  # callers, and as many callees
 BACKLOG: Final = 20_000
 RATE: Final = 200
 RATE_S: Final = 5
-CALLS: Final = 200
-CALL_GAP_S: Final = 0.02
+CALLS: Final = 150
+CALL_GAP_S: Final = 0.1
+REGISTERED_WITHIN_S: Final = 8
 ANSWER_OCTETS: Final = (221, 474)  # an audit record and a RESPONSE: what the echo sends for each request
 UNLIMITED: Final = KmsSettings(key_requests_per_s=10**9, host_requests_per_s=10**9)
 
@@ -86,13 +89,13 @@ class SetUp(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Servers:
-    """Where they are and which processes they are."""
+class Clients:
+    """What a client needs to reach the servers, and which processes they are."""
 
     kafka: KafkaSettings
     redis: RedisSettings
-    broker_pid: int
-    store_pid: int
+    broker_pid: int = 0
+    store_pid: int = 0
 
 
 def cpu_s(pid: int) -> float:
@@ -166,7 +169,7 @@ def _token(holder: Holder, run: Run, offer: bytes, binds: bytes | None) -> bytes
 # The clients, each a process of its own: it prints what it has used when its work is done
 
 
-async def serve_kms(servers: Servers, count: int) -> dict[str, float]:
+async def serve_kms(servers: Clients, count: int) -> dict[str, float]:
     """The KMS until it has handled so many requests."""
     bus = KafkaBus(servers.kafka, "kms", KMS.name)
     await bus.start()
@@ -183,7 +186,7 @@ async def serve_kms(servers: Servers, count: int) -> dict[str, float]:
 
 
 async def serve_echo(
-    servers: Servers, topic: str, answers: Topic, count: int, octets: Sequence[int]
+    servers: Clients, topic: str, answers: Topic, count: int, octets: Sequence[int]
 ) -> dict[str, float]:
     """Answers each record with records of so many octets, committed as the KMS's loop does."""
     bus = KafkaBus(servers.kafka, f"echo-{topic}", topic)
@@ -222,7 +225,7 @@ async def _measured(step: Callable[[], Awaitable[int]], count: int) -> dict[str,
 
 
 async def measure(
-    servers: Servers, worker: Sequence[str], topic: Topic, load: list[Outbound], *, per_second: int | None
+    servers: Clients, worker: Sequence[str], topic: Topic, load: list[Outbound], *, per_second: int | None
 ) -> Figures:
     """One client under a load: a backlog that is there before it starts, or so many a second."""
     sender = KafkaBus(servers.kafka, "bench-sender", CSCF.name)
@@ -275,7 +278,7 @@ class _Timed(KafkaBus):
         await super().send(records)
 
 
-async def call_set_up(servers: Servers) -> SetUp:
+async def call_set_up(servers: Clients) -> SetUp:
     """From INVITE to media at the caller; KMS and CSCF are processes, both handsets are in this one."""
     callers, callees = people()
     processes = [await _agent(servers, role) for role in ("kms", "cscf")]
@@ -308,7 +311,7 @@ async def call_set_up(servers: Servers) -> SetUp:
         buses.append(bus)
         loops.append(loop)
         tasks.append(asyncio.create_task(loop.run(stopping)))
-    await asyncio.sleep(8)  # all attach and register; what is not ready is not counted
+    await asyncio.sleep(REGISTERED_WITHIN_S)  # a call of a handset that is not ready is not counted
     for number in range(CALLS):
         device = callers[number % USERS]
         dial = Dial(request=os.urandom(16), to=device.impi, callee=callees[number % USERS].identity)
@@ -325,7 +328,7 @@ async def call_set_up(servers: Servers) -> SetUp:
     return _latency(took)
 
 
-async def bare_hops(servers: Servers, hops: int) -> SetUp:
+async def bare_hops(servers: Clients, hops: int) -> SetUp:
     """A record there and back through two echo processes: so many hops of Kafka and nothing else."""
     legs = [bench_topic(f"hop{number}") for number in range(hops)]
     await create_topics(servers.kafka, legs)
@@ -362,7 +365,7 @@ def _latency(took: list[float]) -> SetUp:
     return SetUp(round(hundredths[49], 2), round(hundredths[98], 2))
 
 
-async def _agent(servers: Servers, *worker: str) -> asyncio.subprocess.Process:
+async def _agent(servers: Clients, *worker: str) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "chaos.bench", "--worker", *worker, "--count", str(10**9)),
         stdout=asyncio.subprocess.PIPE,
@@ -383,14 +386,14 @@ def bench_topic(name: str) -> Topic:
 # Processes and servers
 
 
-def _place(servers: Servers) -> dict[str, Any]:
+def _place(servers: Clients) -> dict[str, Any]:
     return {"kafka": servers.kafka.bootstrap, "redis": servers.redis.url}
 
 
 async def work(role: str, rest: list[str], count: int) -> dict[str, float]:
     """One client, as its own process."""
-    place = json.loads(os.environ["OTWAY_BENCH"])
-    servers = Servers(KafkaSettings(bootstrap=place["kafka"]), RedisSettings(url=place["redis"]), 0, 0)
+    at = json.loads(os.environ["OTWAY_BENCH"])
+    servers = Clients(KafkaSettings(bootstrap=at["kafka"]), RedisSettings(url=at["redis"]))
     if role == "kms":
         return await serve_kms(servers, count)
     if role == "cscf":
@@ -407,20 +410,7 @@ async def work(role: str, rest: list[str], count: int) -> dict[str, float]:
     return await serve_echo(servers, topic, bench_topic(answers.removeprefix("bench.")), count, octets)
 
 
-def compose(project: str, *arguments: str) -> str:
-    """A compose command on the benchmark's own servers."""
-    command = ["docker", "compose", "-f", str(ROOT / "compose.yaml"), "-p", project, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def process_of(project: str, service: str) -> int:
-    """The pid on this machine of a container's first process."""
-    container = compose(project, "ps", "-q", service).strip()
-    command = ["docker", "inspect", "-f", "{{.State.Pid}}", container]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-async def run(servers: Servers, say: Callable[[str], None]) -> dict[str, Any]:
+async def run(servers: Clients, say: Callable[[str], None]) -> dict[str, Any]:
     """All measurements."""
     callers, callees = people()
     topics = [*catalogue(["west", "east", "bench"]), bench_topic("load"), bench_topic("answers")]
@@ -484,22 +474,20 @@ def main() -> None:
         used = asyncio.run(work(options.worker[0], options.worker[1:], options.count))
         print(json.dumps(used), flush=True)  # noqa: T201
         return
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of each new topic's first leader
     console = Console(stderr=True)
-    project = f"otway-bench-{os.getpid()}"
+    own = place(f"otway-bench-{os.getpid()}")
     try:
-        compose(project, "up", "-d", "--wait")
-        servers = Servers(
-            KafkaSettings(bootstrap=f"127.0.0.1:{os.environ.get('KAFKA_PORT', '9092')}"),
-            RedisSettings(url=f"redis://127.0.0.1:{os.environ.get('VALKEY_PORT', '6379')}/0"),
-            process_of(project, "kafka-1"),
-            process_of(project, "valkey"),
-        )
+        own.compose("up", "-d", "--wait")
+        kafka, redis = KafkaSettings(bootstrap=own.kafka), RedisSettings(url=own.redis_url)
+        servers = Clients(kafka, redis, own.pid("kafka-1"), own.pid("valkey"))
         found = asyncio.run(run(servers, console.print))
     except subprocess.CalledProcessError as failed:
         console.print(f"the servers of compose.yaml do not start:\n{failed.stderr}")
         sys.exit(1)
     finally:
-        compose(project, "down", "-v", "--timeout", "5")
+        own.compose("down", "-v", "--timeout", "5")
     if options.json:
         sys.stdout.write(json.dumps({**msgspec.to_builtins(found), "ratios": ratios(found)}) + "\n")
     else:

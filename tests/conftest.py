@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from tests import servers as test_servers
-from tests.servers import ROOT, Servers
+from chaos.servers import ROOT, Servers, place
+from tests.servers import docker_problem, project_of, remove_leftovers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,7 +21,7 @@ def docker_compose_file() -> str:
 
 @pytest.fixture(scope="session")
 def docker_compose_project_name() -> str:
-    return test_servers.project_of(os.getpid())
+    return project_of(os.getpid())
 
 
 @pytest.fixture(scope="session")
@@ -35,25 +35,19 @@ def docker_cleanup() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def _docker() -> None:
+def _placed(docker_compose_project_name: str) -> Servers:
     """Says clearly what does not run where there is no Docker; with CI=true that is a failure."""
-    problem = test_servers.docker_problem()
+    problem = docker_problem()
     if problem is not None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI needs the servers of compose.yaml, and {problem}", pytrace=False)
         pytest.skip(f"not run, because it needs the servers of compose.yaml, and {problem}")
-    test_servers.choose_images()
-    test_servers.remove_leftovers()
-    for name in ("KAFKA_PORT", "VALKEY_PORT"):
-        os.environ[name] = str(test_servers.free_port())
+    remove_leftovers()
+    return place(docker_compose_project_name)
 
 
 @pytest.fixture(scope="session")
-def servers(_docker: None, request: pytest.FixtureRequest, docker_compose_project_name: str) -> Servers:
+def servers(_placed: Servers, request: pytest.FixtureRequest) -> Servers:
     """Running Kafka and Valkey."""
     request.getfixturevalue("docker_services")
-    return Servers(
-        kafka=f"127.0.0.1:{os.environ['KAFKA_PORT']}",
-        redis_url=f"redis://127.0.0.1:{os.environ['VALKEY_PORT']}/0",
-        project=docker_compose_project_name,
-    )
+    return _placed
