@@ -3,7 +3,7 @@
     B   -> KMS  REQUEST   C, n, ID-A, ID-B, KID-A, KID-B, suite, token_a, token_b
     KMS -> B    RESPONSE  C, n, F, grant_a, grant_b          or REFUSAL
     A   -> KMS  SETTLED   C, n, ID-A, ID-B, KID-A, suite, sealed      answered by SETTLED-OK
-    UE  -> KMS  ATTACH    B-TID        KMS -> BSF zn-req, BSF -> KMS zn-rsp, KMS -> UE ATTACHED
+    UE  -> KMS  ATTACH    B-TID                              agents/attaching.py
 
 It holds no state of its own: subscribers' keys and what was granted are records.
 """
@@ -15,34 +15,30 @@ from typing import ClassVar
 
 import msgspec
 
+from agents import attaching
 from agents.decision import NOTHING, Decision, Input, Keys, Put, Records, Send, to_device
 from agents.rates import Rates
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import digest, enc
 from protocol.evidence import Grant, Holder, Token
 from protocol.exchange import fork_name
-from protocol.handover import Attachment, Question, open_handover, seal_attachment, seal_question
-from protocol.limits import FORKS_MAX, LIFE_S, RING_S, SEEN_S, SKEW_S, ZN_RETRY_S
+from protocol.limits import FORKS_MAX, LIFE_S, RING_S, SEEN_S, SKEW_S
 from protocol.names import MASTER_KEY_OCTETS, Kind, Role, Run, Suite
 from protocol.profile import Profile
 from protocol.sealing import Random
 from protocol.secret import Secret
 from protocol.sharding import call_key
 from storage.kms_records import AgreedRun, Agreement, Fork, PendingAttach, Rate, Site, Subscriber
-from topics.catalogue import AUDIT, BSF, Party
+from topics.catalogue import AUDIT, Party
 from topics.messages import (
     Attach,
-    Attached,
-    AttachRefusal,
     Audit,
     AuditEvent,
-    Contact,
     KeyRequest,
     KeyResponse,
     Refusal,
     Settled,
     SettledOk,
-    ZnRequest,
     ZnResponse,
     clear,
     run_of,
@@ -130,9 +126,11 @@ class Kms:
             case Settled():
                 return self._settled(message, records, now)
             case Attach():
-                return self._attach(message, records, now, random)
+                return attaching.attach(
+                    message, records, now, random, most=self._settings.host_requests_per_s
+                )
             case ZnResponse():
-                return self._handed_over(message, records, now, random)
+                return attaching.handed_over(message, records, now, random)
             case _:
                 return NOTHING
 
@@ -173,7 +171,8 @@ class Kms:
         self._profile.compare(run, token_a, token_b, now)  # OR-06, OR-07, OR-09, OR-12
 
         site = records.get(Site.key())
-        if site is None or (token_a.time < site.founded and not self._profile.lab_only):  # OR-10
+        made = min(token_a.time, token_b.time)
+        if site is None or (made < site.founded and not self._profile.lab_only):  # OR-10
             raise Refused(Check.OR_10, RefusalCode.STALE)
         if run.n != 0:  # OR-15: renewal is not built yet, and no first run has another number
             raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
@@ -385,121 +384,6 @@ class Kms:
         others = tuple(known for known in agreement.runs if known.n != run.n)
         ended = msgspec.structs.replace(agreed, forks=forks, settled=winner.name)
         return Agreement(runs=(*others, ended)), winner
-
-    # ATTACH
-
-    def _attach(self, attach: Attach, records: Records, now: int, random: Random) -> Decision:
-        rates = Rates(records, now)
-        host = f"host {attach.sender.host}"
-        subscriber = records.get(Subscriber.key_for(attach.btid))
-        pending = records.get(PendingAttach.key_for(attach.btid))
-        site = records.get(Site.key())
-        try:
-            rates.admit(host, self._settings.host_requests_per_s)  # OR-11
-            if subscriber is not None:
-                return self._attached(subscriber, attach.sender, now, random)
-            rates.count(host)
-            if site is None:  # nothing was provisioned: no BSF can be asked
-                raise Refused(Check.OR_02, RefusalCode.NOT_FOUND)
-            if pending is not None and pending.unknown and now < pending.asked + ZN_RETRY_S:  # OR-02
-                raise Refused(Check.OR_02, RefusalCode.NOT_FOUND)
-        except Refused as refused:
-            refusal = AttachRefusal(btid=attach.btid, to=attach.sender.device, code=refused.code)
-            return Decision(puts=rates.puts(), sends=(to_device(attach.sender, refusal),))
-        if pending is None or now >= pending.asked + ZN_RETRY_S:
-            question = Question(attach.btid, site.naf_id, random(16), now)
-            pending = PendingAttach(
-                request=seal_question(site.zn_key, question, random),
-                nonce=question.nonce,
-                asked=now,
-                waiting=pending.waiting if pending else (),
-            )
-        waiting = dict.fromkeys((*pending.waiting, (attach.sender.host, attach.sender.device)))
-        pending = msgspec.structs.replace(pending, waiting=tuple(waiting)[-FORKS_MAX:])
-        request = ZnRequest(btid=attach.btid, naf_id=site.naf_id, sealed=pending.request)
-        return Decision(
-            puts=(
-                Put(PendingAttach.key_for(attach.btid), pending, now + 2 * ZN_RETRY_S),
-                *rates.puts(),
-            ),
-            sends=(Send(BSF, attach.btid, request),),
-        )
-
-    def _handed_over(self, response: ZnResponse, records: Records, now: int, random: Random) -> Decision:
-        pending = records.get(PendingAttach.key_for(response.btid))
-        site = records.get(Site.key())
-        if pending is None or pending.unknown or site is None:  # answered already, or never asked
-            return NOTHING
-        asked = Question(response.btid, site.naf_id, pending.nonce, pending.asked)
-        try:
-            handover = open_handover(site.zn_key, asked, response.sealed, request=pending.request)  # OR-33
-        except Refused as refused:
-            return Decision(audit=(_attach_refused(response.btid, refused, now),))
-        waiting = [Contact(host, device) for host, device in pending.waiting]
-        key = PendingAttach.key_for(response.btid)
-        if (
-            handover.ks_naf is None
-            or handover.impi is None
-            or handover.identities is None
-            or handover.not_after is None
-        ):
-            nobody = Refused(Check.OR_02, RefusalCode.NOT_FOUND)
-            unknown = msgspec.structs.replace(pending, unknown=True, asked=now, waiting=())
-            refusals = [AttachRefusal(btid=response.btid, to=to.device, code=nobody.code) for to in waiting]
-            return Decision(
-                puts=(Put(key, unknown, now + 2 * ZN_RETRY_S),),
-                audit=(_attach_refused(response.btid, nobody, now),),
-                sends=tuple(to_device(to, refusal) for to, refusal in zip(waiting, refusals, strict=True)),
-            )
-        subscriber = Subscriber(
-            key_id=response.btid,
-            key=handover.ks_naf,
-            impi=handover.impi,
-            identities=handover.identities,
-            not_before=now - SKEW_S,
-            not_after=handover.not_after,
-        )
-        known = Audit(
-            id=digest(enc("attached", response.btid)),
-            event=AuditEvent.ATTACHED,
-            at=now,
-            key_id=response.btid,
-            impi=handover.impi,
-            not_after=handover.not_after,
-        )
-        attached = NOTHING
-        for contact in waiting:
-            attached += self._attached(subscriber, contact, now, random)
-        return attached + Decision(
-            puts=(
-                Put(Subscriber.key_for(response.btid), subscriber, handover.not_after + SEEN_S),
-                Put(key, None),
-            ),
-            audit=(known,),
-        )
-
-    def _attached(self, subscriber: Subscriber, contact: Contact, now: int, random: Random) -> Decision:
-        attachment = Attachment(
-            btid=subscriber.key_id,
-            impi=subscriber.impi,
-            identities=subscriber.identities,
-            now=now,
-            not_after=subscriber.not_after,
-        )
-        sealed = seal_attachment(subscriber.key, attachment, random)
-        attached = Attached(btid=subscriber.key_id, to=contact.device, sealed=sealed)
-        return Decision(sends=(to_device(contact, attached),))
-
-
-def _attach_refused(btid: str, refused: Refused, now: int) -> Audit:
-    return Audit(
-        id=digest(enc("attach-refused", btid, refused.check, now)),
-        event=AuditEvent.REFUSED,
-        at=now,
-        key_id=btid,
-        check=refused.check,
-        code=refused.code,
-    )
 
 
 def audit_send(audit: Audit) -> Send:

@@ -20,8 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,44 +30,33 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.alarms import HandsetAlarm
-from agents.cscf import Cscf
-from agents.kms import Kms, KmsSettings
 from agents.runtime import Loop
 from agents.ue import Ue
 from agents.ue_call import UeSettings
-from chaos.lab import draw_codec, draw_town
-from chaos.servers import ROOT, place
+from chaos.bench_clients import USERS, Clients, bench_topic, codec, now, people, requests, start_client, work
+from chaos.lab import draw_codec
+from chaos.servers import place
 from media.leg import MediaInstruction, OpenMedia
-from protocol.description import Description, Flow, SrtpSuite
-from protocol.encoding import digest
-from protocol.evidence import Holder, Token
-from protocol.names import Role, Run, Suite
 from protocol.profile import HARDENED
-from protocol.secret import Secret
-from protocol.sharding import call_key, shard_of
+from protocol.sharding import call_key
 from protocol.transport import MediaAddress
 from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets, provision_network
-from storage.records import RecordCodec
 from storage.redis_store import RedisSettings, RedisStore
 from storage.users_file import Device
-from storage.wrapping import KeyEncryptionKey, Wrapping
 from topics.bus import Inbound, Outbound
 from topics.catalogue import CSCF, KMS, Topic, catalogue, ue_inbox
 from topics.codec import decode, encode
 from topics.kafka import KafkaBus, KafkaSettings
 from topics.kafka_admin import create_topics
-from topics.messages import Contact, Dial, Invite, KeyRequest, clear
+from topics.messages import Dial, Invite
 
-USERS: Final = 100  # callers, and as many callees
 BACKLOG: Final = 20_000
 RATE: Final = 200
 RATE_S: Final = 5
 CALLS: Final = 150
 CALL_GAP_S: Final = 0.1
 REGISTERED_WITHIN_S: Final = 8
-ANSWER_OCTETS: Final = (221, 474)  # an audit record and a RESPONSE: what the echo sends for each request
-UNLIMITED: Final = KmsSettings(key_requests_per_s=10**9, host_requests_per_s=10**9)
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -88,140 +76,10 @@ class SetUp(msgspec.Struct, frozen=True):
     p99: float
 
 
-@dataclass(frozen=True)
-class Clients:
-    """What a client needs to reach the servers, and which processes they are."""
-
-    kafka: KafkaSettings
-    redis: RedisSettings
-    broker_pid: int = 0
-    store_pid: int = 0
-
-
 def cpu_s(pid: int) -> float:
     """User and system time of a process so far."""
     fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def codec() -> RecordCodec:
-    """The same in all processes of a run."""
-    return RecordCodec(Wrapping([KeyEncryptionKey(b"lab0", Secret(bytes(range(32))), 0)], os.urandom))
-
-
-def now() -> int:
-    """Seconds since 1970 UTC."""
-    return int(time.time())
-
-
-# The load
-
-
-def people() -> tuple[list[Device], list[Device]]:
-    """Callers and callees with pre-shared keys, the same in all processes of a run."""
-    stream = iter(range(10**9))
-
-    def draw(octets: int) -> bytes:
-        return digest(next(stream).to_bytes(8, "big"))[:octets]
-
-    callers = draw_town([f"a{n}" for n in range(USERS)], draw, shared=True)
-    callees = draw_town([f"b{n}" for n in range(USERS)], draw, shared=True)
-    return list(callers), list(callees)
-
-
-def requests(count: int) -> list[Outbound]:
-    """REQUESTs of so many calls, as callees would send them."""
-    callers, callees = people()
-    offer = Description(tuple(SrtpSuite), ("PCMU",), Flow.SENDRECV).octets
-    made = []
-    for number in range(count):
-        caller, callee = callers[number % USERS], callees[number % USERS]
-        assert caller.psk is not None
-        assert callee.psk is not None
-        run = Run(
-            call=os.urandom(16),
-            n=0,
-            caller=caller.identity,
-            callee=callee.identity,
-            suite=Suite.AES_256_GCM,
-        )
-        token_a = _token(Holder(Role.CALLER, caller.psk_id, caller.psk), run, offer, None)
-        token_b = _token(Holder(Role.CALLEE, callee.psk_id, callee.psk), run, offer, token_a)
-        request = KeyRequest(
-            caller_key=caller.psk_id,
-            callee_key=callee.psk_id,
-            suite=run.suite,
-            token_a=token_a,
-            token_b=token_b,
-            sender=Contact("bench", callee.impi),
-            **clear(run),
-        )
-        key = call_key(run.caller, run.call)
-        made.append(Outbound(KMS.name, shard_of(key), key.encode(), encode(request)))
-    return made
-
-
-def _token(holder: Holder, run: Run, offer: bytes, binds: bytes | None) -> bytes:
-    body = Token(*run.clear, os.urandom(16), now(), (), digest(offer))
-    return HARDENED.seal_token(holder, run, body, binds=binds, random=os.urandom)
-
-
-# The clients, each a process of its own: it prints what it has used when its work is done
-
-
-async def serve_kms(servers: Clients, count: int) -> dict[str, float]:
-    """The KMS until it has handled so many requests."""
-    bus = KafkaBus(servers.kafka, "kms", KMS.name)
-    await bus.start()
-    store = RedisStore(servers.redis)
-    loop = Loop(Kms(HARDENED, UNLIMITED), bus, store, codec(), clock=now, random=os.urandom)
-
-    async def step() -> int:
-        return await loop.step(0.1)
-
-    used = await _measured(step, count)
-    await bus.stop()
-    await store.close()
-    return used
-
-
-async def serve_echo(
-    servers: Clients, topic: str, answers: Topic, count: int, octets: Sequence[int]
-) -> dict[str, float]:
-    """Answers each record with records of so many octets, committed as the KMS's loop does."""
-    bus = KafkaBus(servers.kafka, f"echo-{topic}", topic)
-    await bus.start()
-
-    async def step() -> int:
-        batch = await bus.receive(200, 0.1)
-        await bus.send(
-            [
-                Outbound(answers.name, record.partition % answers.partitions, record.key or b"", bytes(size))
-                for record in batch
-                for size in octets
-            ]
-        )
-        bus.commit(batch)
-        return len(batch)
-
-    used = await _measured(step, count)
-    await bus.stop()
-    return used
-
-
-async def _measured(step: Callable[[], Awaitable[int]], count: int) -> dict[str, float]:
-    """From the first record to the last."""
-    print("ready", flush=True)  # noqa: T201  (the word that the parent waits for)
-    cpu, began, done = time.process_time(), time.perf_counter(), 0
-    while not done:
-        cpu, began = time.process_time(), time.perf_counter()
-        done += await step()
-    while done < count:
-        done += await step()
-    return {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - began}
-
-
-# Measuring them
 
 
 async def measure(
@@ -234,14 +92,8 @@ async def measure(
     if per_second is None:
         for start in range(0, len(load), 500):
             await sender.send(load[start : start + 500])
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "chaos.bench", "--worker", *worker, "--count", str(len(load))),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "OTWAY_BENCH": json.dumps(_place(servers))},
-        cwd=ROOT,
-    )
+    process = await start_client(servers, *worker, count=len(load))
     assert process.stdout is not None
-    await process.stdout.readline()
     broker, store = cpu_s(servers.broker_pid), cpu_s(servers.store_pid)
     if per_second is not None:
         began = time.perf_counter()
@@ -281,7 +133,7 @@ class _Timed(KafkaBus):
 async def call_set_up(servers: Clients) -> SetUp:
     """From INVITE to media at the caller; KMS and CSCF are processes, both handsets are in this one."""
     callers, callees = people()
-    processes = [await _agent(servers, role) for role in ("kms", "cscf")]
+    processes = [await start_client(servers, role) for role in ("kms", "cscf")]
     up: dict[str, float] = {}
 
     def opened(instruction: MediaInstruction) -> None:
@@ -335,7 +187,7 @@ async def bare_hops(servers: Clients, hops: int) -> SetUp:
     processes = []
     for number in range(0, hops, 2):
         processes.append(  # noqa: PERF401
-            await _agent(servers, "echo", legs[number].name, legs[number + 1].name)
+            await start_client(servers, "echo", legs[number].name, legs[number + 1].name)
         )
     ends = [KafkaBus(servers.kafka, f"end-{leg.name}", leg.name) for leg in legs[1::2]]
     for end in ends:
@@ -363,51 +215,6 @@ async def bare_hops(servers: Clients, hops: int) -> SetUp:
 def _latency(took: list[float]) -> SetUp:
     hundredths = statistics.quantiles(took, n=100)
     return SetUp(round(hundredths[49], 2), round(hundredths[98], 2))
-
-
-async def _agent(servers: Clients, *worker: str) -> asyncio.subprocess.Process:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "chaos.bench", "--worker", *worker, "--count", str(10**9)),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "OTWAY_BENCH": json.dumps(_place(servers))},
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    await process.stdout.readline()
-    return process
-
-
-def bench_topic(name: str) -> Topic:
-    """A topic of the benchmark, with one partition for hops and twelve for load."""
-    partitions = 1 if name.startswith("hop") else KMS.partitions
-    return Topic(f"bench.{name}", "", partitions, 3600, frozenset(), frozenset())
-
-
-# Processes and servers
-
-
-def _place(servers: Clients) -> dict[str, Any]:
-    return {"kafka": servers.kafka.bootstrap, "redis": servers.redis.url}
-
-
-async def work(role: str, rest: list[str], count: int) -> dict[str, float]:
-    """One client, as its own process."""
-    at = json.loads(os.environ["OTWAY_BENCH"])
-    servers = Clients(KafkaSettings(bootstrap=at["kafka"]), RedisSettings(url=at["redis"]))
-    if role == "kms":
-        return await serve_kms(servers, count)
-    if role == "cscf":
-        bus = KafkaBus(servers.kafka, "cscf", CSCF.name)
-        await bus.start()
-        loop = Loop(Cscf(), bus, RedisStore(servers.redis), codec(), clock=now, random=os.urandom)
-
-        async def step() -> int:
-            return await loop.step(0.1)
-
-        return await _measured(step, count)
-    topic, answers = rest
-    octets = ANSWER_OCTETS if topic == bench_topic("load").name else (450,)
-    return await serve_echo(servers, topic, bench_topic(answers.removeprefix("bench.")), count, octets)
 
 
 async def run(servers: Clients, say: Callable[[str], None]) -> dict[str, Any]:

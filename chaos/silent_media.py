@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from media.leg import CloseMedia, Leg, MediaClosed, MediaInstruction, MediaSilent, OpenMedia
 from protocol.transport import Statistics
 
-if TYPE_CHECKING:
-    from chaos.simulator import World
-
 SILENCE_S: Final = 10.0
-_NO_STATISTICS: Final = Statistics(
+NO_STATISTICS: Final = Statistics(
     sent=0,
     received=0,
     lost=0,
@@ -35,10 +33,25 @@ class Opening:
     leg: Leg
 
 
+class Surroundings(Protocol):
+    """What an engine sees of the simulated world."""
+
+    time: float
+    sessions: list[SilentMedia]
+
+    def at(self, when: float, action: Callable[[], object]) -> None:
+        """Do something at a time, seconds since the beginning."""
+        ...
+
+    def tell(self, name: str, event: Any) -> None:  # noqa: ANN401
+        """A media event for the host of that name."""
+        ...
+
+
 class SilentMedia:
     """The engine of one UE host."""
 
-    def __init__(self, world: World, host: str) -> None:
+    def __init__(self, world: Surroundings, host: str) -> None:
         self._world = world
         self._host = host
         self.open: dict[str, Leg] = {}
@@ -54,7 +67,7 @@ class SilentMedia:
                 self._later(SILENCE_S, lambda: self._listen(leg))
             case CloseMedia(session):
                 if self.open.pop(session, None) is not None:
-                    self._world.tell(self._host, MediaClosed(session, _NO_STATISTICS, expired=False))
+                    self._world.tell(self._host, MediaClosed(session, NO_STATISTICS, expired=False))
 
     def die(self) -> None:
         """The host's process has died."""
@@ -67,7 +80,7 @@ class SilentMedia:
     def _expire(self, leg: Leg) -> None:
         if self.open.get(leg.session) is leg:
             del self.open[leg.session]
-            self._world.tell(self._host, MediaClosed(leg.session, _NO_STATISTICS, expired=True))
+            self._world.tell(self._host, MediaClosed(leg.session, NO_STATISTICS, expired=True))
 
     def _listen(self, leg: Leg) -> None:
         if self.open.get(leg.session) is not leg:
@@ -81,8 +94,7 @@ class SilentMedia:
         """Whether the other end's packets would authenticate here."""
         return (other.local, other.remote, other.n, other.root) == (leg.remote, leg.local, leg.n, leg.root)
 
-    def _later(self, seconds: float, action: object) -> None:
-        assert callable(action)
+    def _later(self, seconds: float, action: Callable[[], object]) -> None:
         self._world.at(self._world.time + seconds, action)
 
 

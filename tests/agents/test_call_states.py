@@ -13,12 +13,13 @@ from agents.call_states import EXPECTED
 from agents.decision import NOTHING
 from agents.ue import Ue
 from agents.ue_call import UeSettings, session_of
+from chaos.silent_media import NO_STATISTICS
 from media.leg import MediaClosed, MediaSilent
 from protocol.checks import RefusalCode
 from protocol.names import Role, Run, Suite
 from protocol.profile import HARDENED
 from protocol.secret import Secret
-from protocol.transport import MediaAddress, Statistics
+from protocol.transport import MediaAddress
 from storage.ue_records import CallState, Handset, HandsetKey, Lines, UeCall
 from tests.agents.scene import ALICE, BOB, CALL, NOW, OFFER, Stage
 from topics import messages
@@ -27,22 +28,10 @@ from topics.messages import DeclineReason
 DEVICE = "alice-1@ims.example"
 ABOUT: dict[str, Any] = {"call": CALL, "run": 0, "caller": ALICE, "callee": BOB}
 SESSION = session_of(DEVICE, ALICE, CALL)
-PLAYED = Statistics(
-    sent=0,
-    received=0,
-    lost=0,
-    late=0,
-    refused=0,
-    replayed=0,
-    jitter_ms=0.0,
-    peer_lost=None,
-    peer_jitter_ms=None,
-    round_trip_ms=None,
-)
 AT = MediaAddress("127.0.0.1", 9)
 INPUTS: list[Any] = [
     CallAlarm(SESSION),
-    MediaClosed(SESSION, PLAYED, expired=False),
+    MediaClosed(SESSION, NO_STATISTICS, expired=False),
     MediaSilent(SESSION),
     messages.HangUp(to=DEVICE, caller=ALICE, call=CALL),
     messages.Invite(

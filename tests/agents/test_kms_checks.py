@@ -259,8 +259,10 @@ def test_or_10_an_unsettled_run_ends_ring_s_after_its_grant(town: Town) -> None:
     expect(town.give(request, NOW + RING_S + 1), Check.OR_10, RefusalCode.EXPIRED, sealed=True)
 
 
-def test_or_10_a_store_that_is_new_refuses_older_tokens(town: Town) -> None:
-    request = town.request()
+@pytest.mark.parametrize("who", ["body_a", "body_b"])
+def test_or_10_a_store_that_is_new_refuses_older_tokens(town: Town, who: str) -> None:
+    newer = town.body(town.run(), time=NOW + 1)
+    request = town.request(**{who: newer})  # type: ignore[arg-type]
     site = town.records[Site.key().name]
     town.put(Site.key(), msgspec.structs.replace(site, founded=NOW + 1))
     expect(town.give(request), Check.OR_10, RefusalCode.STALE, sealed=True)
