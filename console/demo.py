@@ -291,7 +291,7 @@ def account(outcome: Outcome) -> list[str]:
         lines.append(_tampered(outcome))
     if outcome.access:
         lines.append(
-            f"{'who can decrypt':24}{'alice' + chr(39) + 's voice':16}{'bob' + chr(39) + 's voice':14}"
+            "who can decrypt         alice's voice   bob's voice   (each tried with all that it holds)"
         )
         for access in outcome.access:
             voices = [("yes" if access.voices[name] else "no") for name in (CALLER, CALLEE)]
