@@ -47,9 +47,10 @@ class Role(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a grant is for; part 1 of the project knows calls between peers only."""
+    """What a grant is for."""
 
-    PEER = "peer"
+    PEER = "peer"  # a call between two ends
+    MAILBOX = "mailbox"  # not granted yet; a call refuses it (OR-24)
 
 
 class Permit(StrEnum):

@@ -221,6 +221,13 @@ def test_or_10_a_second_token_a_for_the_run(town: Town) -> None:
     expect(town.give(town.request()), Check.OR_10, RefusalCode.REPLAY, sealed=True)
 
 
+def test_or_10_a_second_token_a_for_another_device(town: Town) -> None:
+    """One run, one token_a, whichever of bob's devices asks."""
+    granted(town.give(town.request()))
+    other = town.request(callee_key="psk:bob2")
+    expect(town.give(other), Check.OR_10, RefusalCode.REPLAY, sealed=True)
+
+
 def test_or_10_a_second_token_b_of_the_same_key_id(town: Town) -> None:
     request = town.request()
     granted(town.give(request))

@@ -19,7 +19,8 @@ from protocol.checks import Check, RefusalCode
 from protocol.description import Description, Flow
 from protocol.encoding import dec_body, digest
 from protocol.evidence import Grant
-from protocol.names import Role, Run
+from protocol.handover import Attachment, seal_attachment
+from protocol.names import Kind, Role, Run
 from protocol.profile import HARDENED
 from protocol.sealing import down
 from protocol.secret import Secret
@@ -28,6 +29,7 @@ from topics.bus import Outbound
 from topics.codec import decode, encode
 from topics.messages import (
     Ack,
+    Attach,
     Attached,
     BootstrapAnswer,
     BootstrapChallenge,
@@ -120,14 +122,13 @@ WRONG_INSIDE = [
     (Check.OR_22, {"fork": bytes(8)}),
     (Check.OR_23, {"not_after": 1_799_999_999}),
     (Check.OR_23, {"not_before": 1_900_000_000}),
+    (Check.OR_24, {"kind": Kind.MAILBOX}),
 ]
 
 
 @pytest.mark.parametrize("who", [Role.CALLER, Role.CALLEE])
 @pytest.mark.parametrize(("check", "changes"), WRONG_INSIDE, ids=str)
-def test_or_21_or_22_or_23_what_the_grant_says_inside(
-    who: Role, check: Check, changes: dict[str, Any]
-) -> None:
+def test_or_21_to_or_24_what_the_grant_says_inside(who: Role, check: Check, changes: dict[str, Any]) -> None:
     world = call_with(lambda world, message: regrant(world, message, who, **changes))
     host = "alice" if who is Role.CALLER else "bob"
     assert (host, check) in refusals(world)
@@ -336,3 +337,55 @@ def test_or_33_another_naf() -> None:
 def test_or_20_attached_under_another_key() -> None:
     world = call_with(change_field(Attached, "sealed", flip_a_bit))
     assert {check for _, check in refusals(world)} == {Check.OR_20}
+
+
+def reattach(world: World, message: Message, **changes: Any) -> Message:
+    """ATTACHED, sealed anew under the right key with something else inside."""
+    if not isinstance(message, Attached):
+        return message
+    body = Attachment(
+        btid=message.btid,
+        impi=message.to,
+        identities=(f"sip:{message.to.partition('-')[0]}@ims.example",),
+        now=world.now(),
+        not_after=world.now() + 1000,
+    )
+    key = world.forger.keys[message.btid]
+    sealed = seal_attachment(key, msgspec.structs.replace(body, **changes), world.random)
+    return msgspec.structs.replace(message, sealed=sealed)
+
+
+@pytest.mark.parametrize(
+    ("check", "changes"),
+    [
+        (None, {}),
+        (Check.OR_22, {"identities": ("sip:eve@ims.example",)}),
+        (Check.OR_22, {"impi": "eve-1@ims.example"}),
+        (Check.OR_20, {"btid": "another@bsf.ims.example"}),
+        (Check.OR_23, {"not_after": 1_799_999_999}),
+    ],
+    ids=str,
+)
+def test_or_20_or_22_or_23_what_attached_says_inside(check: Check | None, changes: dict[str, Any]) -> None:
+    world = call_with(lambda world, message: reattach(world, message, **changes))
+    assert {told for _, told in refusals(world)} == ({check} if check else set())
+    assert bool(sent(world, Invite)) is (check is None)
+
+
+@pytest.mark.parametrize("kind", [BootstrapChallenge, BootstrapDone])
+def test_or_26_an_answer_to_another_attempt(kind: type[Message]) -> None:
+    world = call_with(change_field(kind, "attempt", zeros))
+    assert refusals(world) == set()
+    assert not sent(world, BootstrapAnswer if kind is BootstrapChallenge else Attach)
+
+
+def test_or_26_attached_for_a_key_that_is_not_ours() -> None:
+    world = call_with(change_field(Attached, "btid", lambda _: "another@bsf.ims.example"))
+    assert refusals(world) == set()
+    assert not sent(world, Invite)
+
+
+def test_or_22_an_ack_for_another_fork() -> None:
+    world = call_with(change_field(Ack, "fork", zeros))
+    assert refusals(world) == {("bob", Check.OR_22)}
+    assert state(world, "bob") is CallState.ANSWERED
