@@ -11,8 +11,11 @@ from agents.bsf import Bsf
 from agents.decision import Decision
 from protocol import aka, digest_aka, gba
 from protocol.checks import Check, RefusalCode, Refused
+from protocol.encoding import enc_body
 from protocol.handover import Handover, Question, open_handover, seal_handover, seal_question
 from protocol.limits import CHALLENGE_S, SKEW_S, TOKEN_AGE_S, ZN_RETRY_S
+from protocol.names import Role, Suite
+from protocol.sealing import up
 from protocol.secret import Secret
 from storage.bsf_records import Naf, Subscription
 from storage.kms_records import Site
@@ -193,6 +196,15 @@ def test_a_btid_that_the_bsf_does_not_know_is_answered_with_nil(home: Home) -> N
 def test_or_33_what_the_question_says_inside(home: Home, wrong: dict[str, Any]) -> None:
     decision = home.give(question(home, **wrong))
     assert decision.sends == ()
+    assert [audit.check for audit in decision.audit] == [Check.OR_33]
+
+
+def test_or_33_another_naf_id_inside_than_the_seal_is_for(home: Home) -> None:
+    btid = home.btid()
+    body = enc_body(Question(btid, b"other" + NAF_ID, bytes(16), NOW))
+    sealed = up(K_ZN, Suite.AES_256_GCM, Role.NAF).seal("zn-req", (NAF_ID,), body, home.random)
+    decision = home.give(ZnRequest(btid=btid, naf_id=NAF_ID, sealed=sealed))
+    assert not decision.sends
     assert [audit.check for audit in decision.audit] == [Check.OR_33]
 
 
