@@ -44,3 +44,5 @@ def configure(form: Literal["text", "json"], profile: Profile, *, quiet: bool = 
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    if quiet:  # what aiokafka has to say reaches the user as our own error
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

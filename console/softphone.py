@@ -151,7 +151,7 @@ class Softphone:
         )
         self._show(self._ladder.head())
         began = time.perf_counter()
-        self._phone.loop.tell(Dial(request=self._request, to=wish.caller.impi, callee=wish.callee.identity))
+        await self._say(Dial(request=self._request, to=wish.caller.impi, callee=wish.callee.identity))
         await self._until(
             lambda: self._mine(ReportEvent.UP) or self._mine(ReportEvent.ENDED),
             SET_UP_WITHIN_S,
