@@ -17,7 +17,7 @@ import numpy as np
 
 from chaos.eavesdropping import can_decrypt, readable
 from chaos.tampering import Part
-from console.embedded import Hop, Town, TownEvent, TownSettings
+from console.embedded import Hop, Town, TownSettings
 from console.ladder import Ladder
 from media.likeness import likeness
 from media.pcm import SAMPLE_HZ, Pcm
@@ -144,7 +144,7 @@ class CallDemo:
             ),
             clock=clock,
             random=random,
-            on_event=self._happened,
+            on_hop=self._happened,
         )
         self._dialled: float | None = None
         self._up_after_ms: float | None = None
@@ -189,13 +189,8 @@ class CallDemo:
         self.heard = {name: np.concatenate(town.heard(name)) for name in (CALLER, CALLEE)}
         return self._access(held)
 
-    def _happened(self, event: TownEvent) -> None:
-        match event:
-            case Hop():
-                ladder = self._bootstrap_ladder if self._dialled is None else self._ladder
-                line = ladder.hop(event.sender, event.receiver, event.message)
-                if line is not None:
-                    self._show(line)
+    def _happened(self, hop: Hop) -> None:
+        match hop.message:
             case Report(event=ReportEvent.UP):
                 assert self._dialled is not None
                 self._up_after_ms = 1000 * (time.perf_counter() - self._dialled)
@@ -203,15 +198,16 @@ class CallDemo:
             case Report(event=ReportEvent.CONFIRMED):
                 self._show(self._ladder.note("bob knows that alice holds K"))
             case Report(event=ReportEvent.MEDIA, statistics=Statistics(refused=refused)) if refused:
-                self._refuse(self._town.name_of(event.device), Check.OR_28, f"{refused} packets")
-            case Report(check=Check() as check):
-                self._refuse(self._town.name_of(event.device), check, event.reason or "")
-            case Audit(check=Check() as check, key_id=key_id):
-                self._refuse(
-                    "bsf" if key_id is None and event.call is None else "kms", check, event.code or ""
-                )
+                self._refuse(hop.sender, Check.OR_28, f"{refused} packets")
+            case Report(check=Check() as check, reason=reason):
+                self._refuse(hop.sender, check, reason or "")
+            case Audit(check=Check() as check, code=code):
+                self._refuse(hop.sender, check, code or "")
             case _:
-                pass
+                ladder = self._bootstrap_ladder if self._dialled is None else self._ladder
+                line = ladder.hop(hop.sender, hop.receiver, hop.message)
+                if line is not None:
+                    self._show(line)
 
     def _refuse(self, party: str, check: Check, code: str) -> None:
         if self._refused is None:

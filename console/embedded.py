@@ -55,10 +55,6 @@ class Hop:
     message: Message
 
 
-TownEvent = Hop | Report | Audit
-"""What an onlooker sees."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TownSettings:
     """How the town is set up."""
@@ -81,18 +77,17 @@ class Town:
         *,
         clock: Callable[[], int],
         random: Random,
-        on_event: Callable[[TownEvent], None],
+        on_hop: Callable[[Hop], None],
     ) -> None:
-        """on_event: called with each message, report and audit record as it leaves."""
+        """on_hop: called with each message, report and audit record as it leaves."""
         self._settings = settings
         self._clock = clock
         self._random = random
-        self._on_event = on_event
+        self._on_hop = on_hop
         self.names: Final = tuple(settings.sounds)
         self.devices: Final = {device.host: device for device in draw_town(self.names, random)}
         self.wiretap: Final = Wiretap(flip_a_bit_of_media if settings.tampered is Part.SRTP else None)
         self.reports: list[Report] = []
-        self.audits: list[Audit] = []
         self.passed: dict[str, list[Message]] = {}  # what each party was sent
         self._codec = draw_codec(random)
         self._broker = MemoryBroker(catalogue(list(self.names)))
@@ -146,7 +141,7 @@ class Town:
                 self._tell(name, HangUp(to=device.impi, caller=report.caller, call=report.call))
 
     async def until(self, true: Callable[[], bool], within_s: float = 40.0) -> None:
-        """Returns when the reports and audits so far make it true. Raises TimeoutError, and whatever ended
+        """Returns when what has happened so far makes it true. Raises TimeoutError, and whatever ended
         an agent's loop."""
         async with asyncio.timeout(within_s):
             while not true():
@@ -163,10 +158,6 @@ class Town:
             return holdings(self._phones[party].store, self._phones[party].codec, "ue")
         seen = [secret for message in self.passed.get(party, []) for secret in keylike(message)]
         return [*holdings(self._network, self._codec, party), *seen]
-
-    def name_of(self, impi: str) -> str:
-        """The user of a device."""
-        return next(name for name, device in self.devices.items() if device.impi == impi)
 
     def statistics(self, name: str) -> Statistics:
         """How a user's media went in the last call that has ended. Raises StopIteration before."""
@@ -229,24 +220,16 @@ class Town:
         """One record on its way."""
         message = decode(record.value)
         receiver = record.topic.removeprefix("ims.").removeprefix("ue.")
-        match message:
-            case Report():
-                self.reports.append(message)
-                self._tell_all(message)
-            case Audit():
-                self.audits.append(message)
-                self._tell_all(message)
-            case _:
-                message = self._altered(message)
-                self.passed.setdefault(receiver, []).append(message)
-                self._tell_all(Hop(sender, receiver, message))
+        if isinstance(message, Report):
+            self.reports.append(message)
+        elif not isinstance(message, Audit):
+            message = self._altered(message)
+            self.passed.setdefault(receiver, []).append(message)
+        self._on_hop(Hop(sender, receiver, message))
+        self._news.set()
         self._broker.append(
             Outbound(record.topic, record.partition, record.key, encode(message), record.headers)
         )
-
-    def _tell_all(self, event: TownEvent) -> None:
-        self._on_event(event)
-        self._news.set()
 
     def _altered(self, message: Message) -> Message:
         """As whoever controls the path wants it: media by way of the wiretap, one bit changed."""

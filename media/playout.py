@@ -17,7 +17,6 @@ class Playout:
     def __init__(self, delay: int = DELAY) -> None:
         """delay: packets that the first one waits."""
         self.late = 0
-        self.duplicates = 0
         self._delay = delay
         self._waits = delay  # pulls until the first packet is played
         self._held: dict[int, Pcm] = {}
@@ -37,7 +36,6 @@ class Playout:
                 return
             self._restart(sequence)
         if sequence in self._held:
-            self.duplicates += 1
             return
         self._late_in_a_row = 0
         self._held[sequence] = pcm

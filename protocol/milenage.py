@@ -12,11 +12,6 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 from protocol.secret import Secret
 
 
-def opc_of(k: Secret, op: bytes) -> Secret:
-    """OPc from the operator's OP, each 16 octets (TS 35.206, 4.1)."""
-    return Secret(_xor(_encrypt(k, op), op))
-
-
 class Milenage:
     """The functions for one subscriber and one RAND.
 

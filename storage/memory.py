@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from storage.store import NO_VERSION, SWEEP_MARGIN_S, Change, DueAlarm, Stored, StoredAlarm, StoredPut
+from storage.store import NO_VERSION, Change, DueAlarm, Stored, StoredAlarm, StoredPut
 
 _ABSENT: Final = Stored(NO_VERSION, None)
 
@@ -36,11 +36,10 @@ class _Alarms:
 
 
 class MemoryStore:
-    """A `Store` whose records are dicts. It raises neither StoreUnavailable nor StoreRefused."""
+    """A `Store` whose records are dicts. It raises neither StoreUnavailable nor StoreRefused, and sweeps nothing."""
 
     def __init__(self) -> None:
         self._records: dict[str, Stored] = {}
-        self._expires: dict[str, int] = {}
         self._alarms: dict[tuple[str, int], _Alarms] = {}
 
     async def read(self, names: Sequence[str]) -> list[Stored]:
@@ -81,11 +80,6 @@ class MemoryStore:
         """All records, name and value, for whoever looks through a whole store."""
         return ((name, stored.value) for name, stored in self._records.items() if stored.value is not None)
 
-    def sweep(self, now: int) -> None:
-        """Drop the records that expired SWEEP_MARGIN_S ago or earlier. now: seconds since 1970 UTC."""
-        for name in [name for name, expires in self._expires.items() if expires + SWEEP_MARGIN_S <= now]:
-            del self._expires[name], self._records[name]
-
     def _apply(self, change: Change) -> bool:
         if any(self._records.get(put.name, _ABSENT).version != put.expected for put in change.puts):
             return False
@@ -97,11 +91,8 @@ class MemoryStore:
         return True
 
     def _put(self, put: StoredPut) -> None:
-        self._expires.pop(put.name, None)
         if put.value is None:
             self._records.pop(put.name, None)
             return
         assert len(put.version) == 16
         self._records[put.name] = Stored(put.version, put.value)
-        if put.expires is not None:
-            self._expires[put.name] = put.expires

@@ -11,7 +11,7 @@ import pytest
 
 from protocol import aka, gba
 from protocol.checks import Check, Refused
-from protocol.milenage import Milenage, opc_of
+from protocol.milenage import Milenage
 from protocol.sealing import VERSION, kdf
 from protocol.secret import Secret
 
@@ -34,7 +34,6 @@ def octets(row: dict[str, Any], name: str) -> bytes:
 @pytest.mark.parametrize("row", MILENAGE, ids=lambda row: f"set {row['set']}")
 def test_milenage(row: dict[str, Any]) -> None:
     k, opc = Secret(octets(row, "K")), Secret(octets(row, "OPc"))
-    assert opc_of(k, octets(row, "OP")) == opc
     functions = Milenage(k, opc, octets(row, "RAND"))
     sqn, amf = int(row["SQN"], 16), octets(row, "AMF")
     assert functions.f1(sqn, amf) == octets(row, "f1_MAC_A")
