@@ -36,7 +36,7 @@ class _Alarms:
 
 
 class MemoryStore:
-    """A `Store` whose records are dicts. It raises neither StoreUnavailable nor StoreRefused, and sweeps nothing."""
+    """A `Store` whose records are dicts. It is always available, refuses nothing, and sweeps nothing."""
 
     def __init__(self) -> None:
         self._records: dict[str, Stored] = {}
