@@ -152,9 +152,10 @@ def registered(
     settings: UeSettings, handset: Handset, message: Registered, now: int, random: Random
 ) -> Decision:
     """Calls for this identity now reach this device."""
-    if message.identity != handset.identity or message.not_after <= handset.registered_until:
+    until = min(message.not_after, now + REGISTER_S)  # nothing seals this message: it buys no more than asked
+    if message.identity != handset.identity or until <= handset.registered_until:
         return NOTHING
-    handset = msgspec.structs.replace(handset, registered_until=message.not_after)
+    handset = msgspec.structs.replace(handset, registered_until=until)
     return see_to(settings, handset, now, random) + _told(handset, ReportEvent.REGISTERED, now)
 
 

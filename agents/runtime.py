@@ -36,7 +36,7 @@ from storage.store import (
     StoredPut,
     StoreUnavailable,
 )
-from topics.bus import Bus, BusUnavailable, Inbound, Outbound
+from topics.bus import Bus, BusRefused, BusUnavailable, Inbound, Outbound
 from topics.codec import decode, encode
 from topics.dead_letters import bury
 
@@ -172,11 +172,11 @@ class Loop:
         decisions, broken = await self._decide_and_write(work, now)
         buried += broken
         audit = [_outbound(audit_send(event)) for decision in decisions for event in decision.audit]
-        if audit:
-            await self._bus.send(audit)  # OR-16
+        if audit and await self._bus.send(audit):  # OR-16
+            raise BusRefused("there is no topic for the audit")
         sends = [_outbound(send) for decision in decisions for send in decision.sends]
-        if sends or buried:
-            await self._bus.send([*buried, *sends])
+        for lost in await self._bus.send([*buried, *sends]) if sends or buried else ():
+            log.warning("undeliverable", topic=lost.topic)  # a peer has named a UE host that is not there
         if self._carry_out is not None:
             for decision in decisions:
                 for instruction in decision.media:

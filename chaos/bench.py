@@ -122,12 +122,12 @@ class _Timed(KafkaBus):
         super().__init__(settings, group, inbox)
         self.left: dict[str, float] = {}
 
-    async def send(self, records: Sequence[Outbound]) -> None:
+    async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
         for record in records:
             message = decode(record.value)
             if isinstance(message, Invite):
                 self.left.setdefault(call_key(message.caller, message.call), time.perf_counter())
-        await super().send(records)
+        return await super().send(records)
 
 
 async def call_set_up(servers: Clients) -> SetUp:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from storage.memory import MemoryStore
 from storage.store import Change, DueAlarm, Stored
-from topics.bus import Inbound, Outbound
+from topics.bus import Inbound, NoSuchTopic, Outbound
 from topics.memory import MemoryBus
 
 
@@ -53,11 +53,16 @@ class FaultyBus:
         self._fuse.done()
         return records
 
-    async def send(self, records: Sequence[Outbound]) -> None:
+    async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
+        undeliverable = []
         self._fuse.before()
         for record in records:
-            self._transmit(record)
+            try:
+                self._transmit(record)
+            except NoSuchTopic:
+                undeliverable.append(record)
             self._fuse.done()
+        return undeliverable
 
     def commit(self, records: Sequence[Inbound]) -> None:
         if records:

@@ -55,7 +55,7 @@ class Line(asyncio.DatagramProtocol):
             found = await self._loop.getaddrinfo(
                 address.host, address.port, family=family, type=socket.SOCK_DGRAM
             )
-        except OSError:
+        except (OSError, ValueError):  # ValueError: what the peer has sent is no host name at all
             return None
         return found[0][4]
 

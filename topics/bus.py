@@ -4,7 +4,8 @@ Delivery rules, which the contract suite (tests/topics/bus_contract.py) holds bo
 - Records of one partition arrive in the order in which they were acknowledged.
 - A consumer group hands each partition to one member at a time.
 - What was received but not committed comes again, to whoever holds the partition next: at least once.
-- `send` returns when every record is acknowledged by all in-sync replicas, or raises BusUnavailable.
+- `send` returns when every record is acknowledged by all in-sync replicas, or raises BusUnavailable. What has
+  no topic to go to is handed back.
 - `commit` is taken in order and carried out in the background, never past an unacknowledged send, since the
   loop calls it after `send` has returned; it is drained before a partition is given up.
 """
@@ -22,6 +23,10 @@ class BusUnavailable(Exception):  # noqa: N818
 
 class BusRefused(Exception):  # noqa: N818
     """The bus will not do this, now or later: wrong credentials, no such topic, no right to it."""
+
+
+class NoSuchTopic(BusRefused):
+    """There is no such topic, or it has no such partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,11 @@ class Bus(Protocol):
         """
         ...
 
-    async def send(self, records: Sequence[Outbound]) -> None:
-        """Returns when all are acknowledged.
+    async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
+        """Returns when all are acknowledged, but for those that it returns: no such topic or partition.
 
-        Raises BusUnavailable (some may have been written), BusRefused.
+        A message can name a UE host that does not exist, and must not stop whoever answers it. Raises
+        BusUnavailable (some may have been written), BusRefused.
         """
         ...
 

@@ -28,6 +28,7 @@ from topics.catalogue import BATCH_OCTETS_MAX
 log = structlog.get_logger()
 
 _METADATA_AGE_MS: Final = 5_000  # a consumer may otherwise stay with a leader that is gone, and look healthy
+_NEW_TOPICS_S: Final = 1.0  # so long a new topic may be taken for one that does not exist
 _POLL_INTERVAL_MS: Final = 60_000  # a member that has not received for so long is stuck: others take over
 _REFUSALS: Final = (
     kafka_errors.AuthenticationFailedError,
@@ -154,6 +155,8 @@ class KafkaBus:
         self._group = group
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None
+        self._topics: set[str] = set()  # that exist
+        self._ask_again_at = 0.0
         self._idle = asyncio.Event()  # no batch is with the loop
         self._idle.set()
         self._dealt_with: dict[TopicPartition, int] = {}  # the next offset of each, not committed yet
@@ -168,7 +171,8 @@ class KafkaBus:
             with translated(self._settings):
                 async with asyncio.timeout(self._settings.deadline_s):
                     await consumer.start()
-                    if self._inbox not in await consumer.topics():
+                    self._topics = await consumer.topics()
+                    if self._inbox not in self._topics:
                         raise BusRefused(f"no topic {self._inbox}: create it with `otway topics create`")
                 self._producer = await self._new_producer()
         except BaseException:
@@ -189,14 +193,14 @@ class KafkaBus:
             self._idle.clear()
         return records
 
-    async def send(self, records: Sequence[Outbound]) -> None:
+    async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
         """See Bus.send."""
         if not records:
-            return
+            return ()
         try:
             with translated(self._settings):
                 async with asyncio.timeout(self._settings.deadline_s):
-                    await self._send(records)
+                    return await self._send(records)
         except (BusUnavailable, BusRefused):
             await self._drop_producer()  # a failed batch leaves a gap in its numbers
             raise
@@ -247,21 +251,34 @@ class KafkaBus:
             await _stopped(self._settings, self._consumer)
         await self._drop_producer()
 
-    async def _send(self, records: Sequence[Outbound]) -> None:
+    async def _send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
         if self._producer is None:
             self._producer = await self._new_producer()
         by_partition: dict[tuple[str, int], list[Outbound]] = defaultdict(list)
         for record in records:
             by_partition[record.topic, record.partition].append(record)
-        acknowledgements = []
+        known = await self._known({topic for topic, _ in by_partition})
+        acknowledgements, undeliverable = [], []
         for (topic, partition), batch in by_partition.items():
-            if partition not in await self._producer.partitions_for(topic):
-                raise BusRefused(f"{topic} has no partition {partition}")
+            if topic not in known or partition not in await self._producer.partitions_for(topic):
+                undeliverable += batch
+                continue
             for built in self._built(batch):
                 acknowledgements.append(  # noqa: PERF401  (an async comprehension would hide the order)
                     await self._producer.send_batch(built, topic, partition=partition)
                 )
         await asyncio.gather(*acknowledgements)
+        return undeliverable
+
+    async def _known(self, topics: set[str]) -> set[str]:
+        """Those that exist. A new name costs the broker a question, and all new names of a second just one:
+        the producer itself would wait for each of them until its request times out."""
+        assert self._consumer is not None
+        now = asyncio.get_running_loop().time()
+        if topics - self._topics and now >= self._ask_again_at:
+            self._topics = await self._consumer.topics()
+            self._ask_again_at = now + _NEW_TOPICS_S
+        return topics & self._topics
 
     def _built(self, records: Iterable[Outbound]) -> Iterator[Any]:
         """The records of one partition as full batches, in their order. Raises RecordTooLargeError."""

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from topics.bus import BusRefused, Inbound, Outbound
+from topics.bus import BusRefused, Inbound, NoSuchTopic, Outbound
 from topics.catalogue import Topic
 
 
@@ -37,11 +37,11 @@ class MemoryBroker:
         self.on_append: list[Callable[[Inbound], None]] = []
 
     def append(self, record: Outbound) -> None:
-        """Write one record. Raises BusRefused: no such topic or partition, or the record is too large."""
+        """Write one record. Raises NoSuchTopic, and BusRefused when the record is too large."""
         topic = self._topics.get(record.topic)
         log = self._logs.get((record.topic, record.partition))
         if topic is None or log is None:
-            raise BusRefused(f"no such topic or partition: {record.topic}/{record.partition}")
+            raise NoSuchTopic(f"{record.topic}/{record.partition}")
         if record.value is not None and len(record.value) > topic.octets_max:
             raise BusRefused(f"{record.topic}: {len(record.value)} octets, at most {topic.octets_max}")
         inbound = Inbound(record.topic, record.partition, len(log), record.key, record.value, record.headers)
@@ -109,10 +109,15 @@ class MemoryBus:
             records = self._take(limit)
         return records
 
-    async def send(self, records: Sequence[Outbound]) -> None:
+    async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
         """See Bus.send."""
+        undeliverable = []
         for record in records:
-            self._broker.append(record)
+            try:
+                self._broker.append(record)
+            except NoSuchTopic:
+                undeliverable.append(record)
+        return undeliverable
 
     def commit(self, records: Sequence[Inbound]) -> None:
         """See Bus.commit; what was taken away meanwhile comes again to its new holder."""

@@ -21,7 +21,7 @@ from storage.records import Key
 from storage.store import NO_VERSION, Change, StoredPut
 from tests.agents.scene import ALICE, CALL, NOW, Town
 from tests.servers import Servers
-from topics.bus import Bus, BusUnavailable, Inbound, Outbound
+from topics.bus import Bus, BusRefused, BusUnavailable, Inbound, Outbound
 from topics.catalogue import AUDIT, CSCF, DEAD_LETTERS, KMS, Topic, catalogue
 from topics.codec import decode, encode
 from topics.kafka import KafkaBus, KafkaSettings
@@ -174,11 +174,12 @@ class Recorder:
         self.partitions = bus.partitions
         self.stop = bus.stop
 
-    async def send(self, records: Sequence[Outbound]) -> None:
+    async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
         if any(record.topic in self.fails_for for record in records):
             raise BusUnavailable("told to")
-        await self._bus.send(records)
-        self.log += [f"sent {record.topic}" for record in records]
+        undeliverable = await self._bus.send(records)
+        self.log += [f"sent {record.topic}" for record in records if record not in undeliverable]
+        return undeliverable
 
     def commit(self, records: Sequence[Inbound]) -> None:
         self._bus.commit(records)
@@ -217,6 +218,28 @@ async def test_or_16_no_audit_no_grant() -> None:
     assert isinstance(noted, Audit)
     assert noted.fork == response.fork
     assert town.grants(request, response)[0].now == NOW
+
+
+async def test_an_answer_to_a_host_that_does_not_exist_holds_up_nobody() -> None:
+    """Whoever may write to an inbox can name any UE host."""
+    broker, store, town = MemoryBroker(catalogue(HOSTS)), MemoryStore(), Town()
+    bus = Recorder(MemoryBus(broker, "kms", KMS.name))
+    loop = await kms_loop(bus, town, store)
+    broker.append(outbound(town.request(host="nowhere")))
+    broker.append(outbound(town.request(town.run(call=bytes(16)))))
+    await loop.step(0)
+    assert len(broker.records("ims.ue.bob")) == 1
+    assert bus.log[-1] == "committed"
+
+
+async def test_or_16_no_topic_for_the_audit_no_grant() -> None:
+    topics = [topic for topic in catalogue(HOSTS) if topic is not AUDIT]
+    broker, store, town = MemoryBroker(topics), MemoryStore(), Town()
+    loop = await kms_loop(MemoryBus(broker, "kms", KMS.name), town, store)
+    broker.append(outbound(town.request()))
+    with pytest.raises(BusRefused, match="audit"):
+        await loop.step(0)
+    assert broker.records("ims.ue.bob") == []
 
 
 async def test_a_record_that_does_not_open_buries_the_request_and_is_left_as_it_is() -> None:
