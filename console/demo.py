@@ -316,7 +316,6 @@ def _tampered(outcome: Outcome) -> str:
 
 def keep(directory: Path, outcome: Outcome, lines: list[str], heard: dict[str, Pcm]) -> None:
     """Write ladder.txt, call.json and what each side heard. Raises OSError."""
-    directory.mkdir(parents=True, exist_ok=True)
     (directory / "ladder.txt").write_text("\n".join(lines) + "\n")
     (directory / "call.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome)) + b"\n")
     for name, pcm in heard.items():

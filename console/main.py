@@ -121,6 +121,7 @@ def demo(
     Exit code 0: the call was up, both heard each other, and nobody else could. 1: something was refused.
     """
     del scenario  # there is one
+    _make(out)
     admitted = admit(PROFILES[profile], lab=lab)
     logs.configure("text", admitted, quiet=True)
     settings = DemoSettings(
@@ -177,8 +178,7 @@ def run(
     devices = tuple(device for device in read_users(users) if device.host == host)
     if not devices:
         raise UsersBroken(f"{users}: no device on the UE host {host!r}; choose one with --host")
-    if heard is not None:
-        heard.mkdir(parents=True, exist_ok=True)
+    _make(heard)
     sound = read_sound(wav) if wav else tone(hertz, 600.0) if hertz else callee_sample()
     _served(
         run_ue_host(
@@ -212,6 +212,7 @@ def call(
 
     Exit code 0: the call was up and both ends confirmed it.
     """
+    _make(out)
     settings = read_settings(os.environ)
     profile = settings.admitted(lab=lab)
     logs.configure(settings.log, profile, quiet=True)
@@ -243,7 +244,6 @@ def call(
         show(f"what {caller} heard is {likeness(heard, callee_sample()):.2f} like the built-in sample")
     show(f"call {outcome.call[:4]} came up after {outcome.set_up_ms:.0f} ms and ended: {outcome.ended}")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "ladder.txt").write_text("\n".join(lines) + "\n")
         (out / "call.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome)) + b"\n")
         if heard is not None:
@@ -297,6 +297,12 @@ def sim(
     if as_json:
         typer.echo(msgspec.json.encode(failed))
     raise typer.Exit(1 if failed else 0)
+
+
+def _make(directory: Path | None) -> None:
+    """A directory for what is kept, before anything is worth keeping. Raises OSError."""
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def _served(serving: Coroutine[Any, Any, T]) -> T:
