@@ -69,7 +69,7 @@ def challenged(
     state, usim = handset.bootstrapping, handset.usim
     if state is None or usim is None or state.attempt != challenge.attempt:  # OR-26
         return NOTHING
-    if state.nonce == challenge.nonce:  # the same once more: the same answer
+    if state.nonce and state.nonce == challenge.nonce:  # the same once more: the same answer
         return _ask(BSF, handset.impi, _answer(Contact(settings.host, handset.impi), handset.impi, state))
     cnonce = random(16).hex()
     try:

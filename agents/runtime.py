@@ -176,7 +176,7 @@ class Loop:
             raise BusRefused("there is no topic for the audit")
         sends = [_outbound(send) for decision in decisions for send in decision.sends]
         for lost in await self._bus.send([*buried, *sends]) if sends or buried else ():
-            log.warning("undeliverable", topic=lost.topic)  # a peer has named a UE host that is not there
+            log.info("undeliverable", topic=lost.topic)  # a peer has named a UE host that is not there
         if self._carry_out is not None:
             for decision in decisions:
                 for instruction in decision.media:

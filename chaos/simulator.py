@@ -3,8 +3,9 @@
     World(seed, faults, cast).run()     ->  a World with its history, for chaos/invariants.py to judge
 
 The clock jumps from event to event. While trouble lasts the network drops, repeats, delays and reorders, a
-confused KMS answers wrongly under the right keys, and parties crash between any two steps of their loops and
-come back. Then the network heals, and everything must come to rest within BOUND_S.
+confused KMS answers wrongly under the right keys, an outsider sends what it made of other messages, and
+parties crash between any two steps of their loops and come back. Then the network heals, and everything must
+come to rest within BOUND_S.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from agents.ue_call import UeSettings
 from chaos.forgery import Forger
 from chaos.lab import draw_codec, draw_town
 from chaos.silent_media import SilentMedia
+from chaos.splicing import Splicer
 from chaos.wire import Crashed, FaultyBus, FaultyStore, Fuse
 from protocol.profile import HARDENED, Profile
 from protocol.secret import Secret
@@ -38,7 +40,7 @@ from storage.provisioning import provision_handsets, provision_network
 from storage.records import Key
 from storage.store import Change
 from storage.users_file import Device
-from topics.bus import Inbound, Outbound
+from topics.bus import Inbound, NoSuchTopic, Outbound
 from topics.catalogue import AUDIT, BSF, CSCF, DEAD_LETTERS, KMS, REPORTS, Party, catalogue, ue_inbox
 from topics.codec import decode, encode
 from topics.memory import MemoryBroker, MemoryBus
@@ -67,6 +69,8 @@ class Faults:
     """The longest delay; records of different delays overtake each other."""
     forge: float = 0.0
     """Chance that a confused KMS answers a request first, wrongly, under the right keys."""
+    splice: float = 0.0
+    """Chance that an outsider adds a record, spliced from those that it has seen."""
     crashes: int = 0
     """How many times a party dies."""
     calls: int = 1
@@ -83,6 +87,7 @@ class Faults:
             duplicate=chance.choice((0.0, 0.1, 0.3)),
             delay_s=chance.choice((0.0, 0.05, 2.0, 8.0)),
             forge=chance.choice((0.0, 0.0, 0.2)),
+            splice=chance.choice((0.0, 0.0, 0.5)),
             crashes=chance.choice((0, 1, 2, 4)),
             calls=chance.randint(1, 3),
         )
@@ -161,6 +166,8 @@ class World:
         self.network = MemoryStore()
         drive(provision_network(self.network, self.codec, self.devices, EPOCH, self.random))
         self.forger = Forger(self.random)
+        inboxes = [KMS.name, BSF.name, CSCF.name, *(ue_inbox(device.host).name for device in self.devices)]
+        self.splicer = Splicer(seed, inboxes)
         self.sessions: list[SilentMedia] = []
         self.grants: list[Granted] = []
         self.members: list[_Member] = []
@@ -364,7 +371,9 @@ class World:
             self.forger.keys[subscriber.key_id] = subscriber.key
 
     def _transmit(self, record: Outbound) -> None:
-        """One record on the network."""
+        """One record on the network. Raises NoSuchTopic."""
+        if not self.broker.takes(record.topic, record.partition):
+            raise NoSuchTopic(record.topic)
         self.transmitted.append((self.time, record))
         if record.topic in DURABLE:
             self.broker.append(record)
@@ -372,6 +381,7 @@ class World:
         if self.tamper is not None:
             record = self.tamper(record)
         self.forger.sees(record)
+        self.splicer.sees(record)
         if not self.in_trouble:
             self.at(self.time + HOP_S, lambda: self.broker.append(record))
             return
@@ -379,6 +389,10 @@ class World:
             forged = self.forger.forge(record, self.now())
             if forged is not None:
                 self.at(self.time + HOP_S / 4, lambda: self.broker.append(forged))
+        if self._chance.random() < self.faults.splice:
+            spliced = self.splicer.splice()
+            if spliced is not None:
+                self.at(self.time + self._chance.uniform(0.0, 10.0), lambda: self.broker.append(spliced))
         if self._chance.random() < self.faults.drop:
             return
         copies = 2 if self._chance.random() < self.faults.duplicate else 1

@@ -288,7 +288,7 @@ def sim(
     seed: Annotated[int | None, Option(min=0, help="Just this one, with its story.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Whole deployments from seeds: false time and network, crashes, a confused KMS; then the invariants.
+    """Whole deployments from seeds: false time and network, crashes, forgeries; then the invariants.
 
     Exit code 0: every run kept them. A seed that fails is printed with the command that replays it.
     """

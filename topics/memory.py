@@ -36,12 +36,15 @@ class MemoryBroker:
         self._groups: dict[tuple[str, str], _Group] = defaultdict(_Group)
         self.on_append: list[Callable[[Inbound], None]] = []
 
+    def takes(self, topic: str, partition: int) -> bool:
+        """Whether there is such a partition."""
+        return (topic, partition) in self._logs
+
     def append(self, record: Outbound) -> None:
         """Write one record. Raises NoSuchTopic, and BusRefused when the record is too large."""
-        topic = self._topics.get(record.topic)
-        log = self._logs.get((record.topic, record.partition))
-        if topic is None or log is None:
+        if not self.takes(record.topic, record.partition):
             raise NoSuchTopic(f"{record.topic}/{record.partition}")
+        topic, log = self._topics[record.topic], self._logs[record.topic, record.partition]
         if record.value is not None and len(record.value) > topic.octets_max:
             raise BusRefused(f"{record.topic}: {len(record.value)} octets, at most {topic.octets_max}")
         inbound = Inbound(record.topic, record.partition, len(log), record.key, record.value, record.headers)

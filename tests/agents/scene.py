@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agents.decision import Agent, Decision, Records
+from agents.decision import Agent, Decision, Input, Records
 from agents.kms import Kms, KmsSettings
 from protocol.checks import Check, RefusalCode
 from protocol.description import Description, Flow, SrtpSuite
@@ -18,7 +18,7 @@ from protocol.profile import HARDENED, Profile
 from protocol.secret import Secret
 from storage.kms_records import Agreement, Site, Subscriber
 from storage.records import Key, Record
-from topics.messages import Audit, Contact, KeyRequest, KeyResponse, Message, Refusal, Settled, clear
+from topics.messages import Audit, Contact, KeyRequest, KeyResponse, Refusal, Settled, clear
 
 NOW: Final = 1_800_000_000
 ALICE: Final = "sip:alice@ims.example"
@@ -39,7 +39,7 @@ class Stage:
     def put(self, key: Key[Any], record: Record) -> None:
         self.records[key.name] = record
 
-    def give(self, message: Message, now: int = NOW) -> Decision:
+    def give(self, message: Input, now: int = NOW) -> Decision:
         """The agent's decision, applied."""
         named = {key.name for key in self.agent.reads(message)}
         found = {name: record for name, record in self.records.items() if name in named}

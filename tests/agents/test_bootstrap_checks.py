@@ -7,18 +7,23 @@ from typing import Any
 import msgspec
 import pytest
 
+from agents.alarms import HandsetAlarm
 from agents.bsf import Bsf
 from agents.decision import Decision
+from agents.ue import Ue
+from agents.ue_call import UeSettings
 from protocol import aka, digest_aka, gba
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import enc_body
 from protocol.handover import Handover, Question, open_handover, seal_handover, seal_question
 from protocol.limits import CHALLENGE_S, SKEW_S, TOKEN_AGE_S, ZN_RETRY_S
 from protocol.names import Role, Suite
+from protocol.profile import HARDENED
 from protocol.sealing import up
 from protocol.secret import Secret
 from storage.bsf_records import Naf, Subscription
 from storage.kms_records import Site
+from storage.ue_records import Handset, Usim
 from tests.agents.scene import ALICE, NOW, Stage, Town
 from topics.messages import (
     Attach,
@@ -30,6 +35,7 @@ from topics.messages import (
     BootstrapRefusal,
     BootstrapRequest,
     Contact,
+    Report,
     ZnRequest,
     ZnResponse,
 )
@@ -238,6 +244,18 @@ def handed_over(town: Town, request: ZnRequest, **changes: Any) -> Decision:
     handover = Handover(**{**fields, **changes})
     sealed = seal_handover(site.zn_key, handover, request=request.sealed, random=town.random)
     return town.give(ZnResponse(btid=request.btid, sealed=sealed))
+
+
+def test_or_01_a_challenge_without_a_nonce_is_no_repeat_of_one() -> None:
+    device = Stage(Ue(HARDENED, UeSettings(host="alice", lines=())))
+    usim = Usim(k=Secret(bytes(16)), opc=Secret(bytes(16)))
+    device.put(Handset.key_for(IMPI), Handset(impi=IMPI, identity=ALICE, usim=usim))
+    [asked] = [send.message for send in device.give(HandsetAlarm(IMPI)).sends]
+    assert isinstance(asked, BootstrapRequest)
+    empty = BootstrapChallenge(attempt=asked.attempt, to=IMPI, realm="", nonce="")
+    [told] = [send.message for send in device.give(empty).sends]
+    assert isinstance(told, Report)
+    assert told.check == Check.OR_01
 
 
 def test_an_attached_device_is_told_again() -> None:

@@ -24,12 +24,13 @@ def test_a_seed_is_a_run() -> None:
 
 
 def test_the_seeds_reach_what_they_are_there_for() -> None:
-    """Calls come up and end in trouble, agents crash, records are lost and repeated, forgeries are sent."""
+    """Calls come up and end in trouble, agents crash, records are lost, repeated, forged and spliced."""
     worlds = [World(seed).run() for seed in range(60)]
     assert sum(len(world.grants) for world in worlds) > 60
     assert sum(len(member.crashed_at) for world in worlds for member in world.members) > 30
     assert any(world.faults.drop for world in worlds)
     assert any(world.faults.forge for world in worlds)
+    assert sum(len(world.splicer.sent) for world in worlds) > 300
     opened = sum(len(media.openings) for world in worlds for media in world.sessions)
     assert opened > 100
 
