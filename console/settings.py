@@ -88,8 +88,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         raise SettingsBroken(f"{PREFIX}{unknown[0].upper()}: no such setting; `otway doctor` lists them")
     for name, value in given.items():
         try:
-            msgspec.convert({name: value}, Settings, strict=False)
+            _converted({name: value})
         except msgspec.ValidationError as error:
             reason = str(error).partition(" - at ")[0]
             raise SettingsBroken(f"{PREFIX}{name.upper()}: {reason}") from None
-    return msgspec.convert(given, Settings, strict=False)
+    return _converted(given)
+
+
+def _converted(given: Mapping[str, str]) -> Settings:
+    """Raises msgspec.ValidationError."""
+    return msgspec.convert(given, Settings, strict=False, dec_hook=lambda kind, value: kind(value))

@@ -20,7 +20,7 @@ def simulate(seeds: Sequence[int], *, story: bool) -> dict[int, list[str]]:
     """Run these seeds. story: print what happened in each. Returns the violations of those that failed."""
     failed: dict[int, list[str]] = {}
     progress = Progress(
-        TextColumn("{task.completed}/{task.total} seeds"), TimeRemainingColumn(), console=_console
+        TextColumn("{task.completed:.0f}/{task.total:.0f} seeds"), TimeRemainingColumn(), console=_console
     )
     with progress:
         for seed in progress.track(seeds):
