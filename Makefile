@@ -40,7 +40,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.runs: pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV)"
-	@$(BIN)/pip -q install --disable-pip-version-check -e .
+	@$(BIN)/pip -q install --disable-pip-version-check -e '.[media]'
 	@touch $@
 
 $(VENV)/.develops: pyproject.toml | $(VENV)/bin/python

@@ -30,9 +30,11 @@ def attach(attach: Attach, records: Records, now: int, random: Random, *, most: 
     site = records.get(Site.key())
     try:
         rates.admit(host, most)  # OR-11
-        if subscriber is not None:
+        if subscriber is not None and not subscriber.revoked:
             return _attached(subscriber, attach.sender, now, random)
         rates.count(host)
+        if subscriber is not None:  # OR-02: revoked; the handset gives the key up, and bootstraps another
+            raise Refused(Check.OR_02)
         if site is None:  # nothing was provisioned: no BSF can be asked
             raise Refused(Check.OR_02, RefusalCode.NOT_FOUND)
         if pending is not None and pending.unknown and now < pending.asked + ZN_RETRY_S:  # OR-02

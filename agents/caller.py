@@ -114,6 +114,7 @@ def dial(
         repeat_at=now + REPEAT_S,
         give_up_at=now + GIVE_UP_S,
         request=dial.request,
+        sound=dial.sound,
     )
     token = Token(*run.clear, nonce, now, settings.permits, digest(offer))
     token_a = terms.profile.seal_token(own_holder(call), run, token, binds=None, random=random)

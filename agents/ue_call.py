@@ -169,6 +169,7 @@ def open_media(call: UeCall, chosen: Description) -> Decision:
         n=call.run.n,
         flow=_own_flow(call, chosen),
         lifetime_s=call.lifetime_s,
+        sound=call.sound,
     )
     return Decision(media=(OpenMedia(leg),))
 

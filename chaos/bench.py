@@ -291,7 +291,7 @@ def main() -> None:
         servers = Clients(kafka, redis, own.pid("kafka-1"), own.pid("valkey"))
         found = asyncio.run(run(servers, console.print))
     except subprocess.CalledProcessError as failed:
-        console.print(f"the servers of compose.yaml do not start:\n{failed.stderr}")
+        console.print(f"the servers of deploy/servers.yaml do not start:\n{failed.stderr}")
         sys.exit(1)
     finally:
         own.compose("down", "-v", "--timeout", "5")

@@ -22,6 +22,14 @@ def draw_town(names: Sequence[str], random: Random, *, shared: bool = False) -> 
     )
 
 
+def draw_crowd(count: int, host: str, random: Random) -> tuple[Device, ...]:
+    """So many devices with pre-shared keys on one host: load-0, load-1 ..., each with its own identity."""
+    return tuple(
+        draw_device(f"load-{n}@{DOMAIN}", f"sip:load-{n}@{DOMAIN}", host, random, shared=True)
+        for n in range(count)
+    )
+
+
 def draw_codec(random: Random) -> RecordCodec:
     """Records wrapped under a key that lives as long as the process."""
     return RecordCodec(Wrapping([KeyEncryptionKey(b"lab0", Secret(random(32)), 0)], random))

@@ -1,4 +1,4 @@
-"""Kafka and Valkey of compose.yaml for a benchmark or a test: a project and ports of their own."""
+"""Kafka and Valkey of deploy/servers.yaml for a benchmark or a test: a project and ports of their own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ class Servers:
 
     def compose(self, *arguments: str) -> str:
         """A compose command on these servers. Raises CalledProcessError, FileNotFoundError."""
-        command = ["docker", "compose", "-f", str(ROOT / "compose.yaml"), "-p", self.project, *arguments]
+        command = [
+            "docker",
+            "compose",
+            "-f",
+            str(ROOT / "deploy" / "servers.yaml"),
+            "-p",
+            self.project,
+            *arguments,
+        ]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def pid(self, service: str) -> int:

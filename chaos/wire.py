@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from storage.memory import MemoryStore
 from storage.store import Change, DueAlarm, Stored
-from topics.bus import Inbound, NoSuchTopic, Outbound
+from topics.bus import Inbound, Lag, NoSuchTopic, Outbound
 from topics.memory import MemoryBus
 
 
@@ -76,6 +76,12 @@ class FaultyBus:
 
     def partitions(self) -> frozenset[int]:
         return self._bus.partitions()
+
+    def joined(self) -> bool:
+        return self._bus.joined()
+
+    def lag(self) -> Lag:
+        return self._bus.lag()
 
     async def stop(self) -> None:
         await self._bus.stop()

@@ -1,11 +1,11 @@
-"""What an operator does before agents run: `otway topics`, `otway keys`, `otway provision`."""
+"""What an operator does before and while agents run: `otway topics`, `otway keys`, `otway provision`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -13,29 +13,40 @@ from typer import Argument, Option
 
 from chaos.lab import draw_town
 from console import logs
+from console.known_keys import known_keys, outcome_of
+from console.lag import inbox_lags, lines
+from console.mistakes import Mistake
 from console.outside import clock, random
 from console.roles import keyed_codec
-from console.settings import Settings, read_settings
-from protocol.checks import Refused
+from console.settings import SETTINGS_FILE, Settings, read_settings
+from console.showing import as_json as json_of
+from console.showing import line, printable, utc
+from protocol.names import KeyId
 from protocol.profile import HARDENED
 from storage import key_file
 from storage.provisioning import Provisioned, provision_network
 from storage.redis_store import RedisStore
 from storage.users_file import Device, UsersBroken, read_users, write_users
-from topics.bus import Inbound
 from topics.catalogue import SHARED, catalogue
-from topics.codec import decode
 from topics.kafka_admin import create_topics, list_topics
 from topics.kafka_admin import tail as tail_topics
+from topics.messages import AuditEvent, Revoke
 
 topics_app = typer.Typer(help="The topics on Kafka.", no_args_is_help=True)
-keys_app = typer.Typer(help="The file of key-encryption keys.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="The file of key-encryption keys, and the subscribers' key ids.", no_args_is_help=True
+)
 
 Json = Annotated[bool, Option("--json", help="Print JSON and nothing else.")]
+_ANSWER_S: Final = 30.0  # how long an order waits for its outcome
 
 
-def _settings() -> Settings:
-    settings = read_settings(os.environ)
+def operator_settings() -> Settings:
+    """The environment, and what the set-up of a cluster has written for the operator; sets up logging.
+
+    Raises SettingsBroken.
+    """
+    settings = read_settings(os.environ, SETTINGS_FILE)
     logs.configure(settings.log, HARDENED, quiet=True)
     return settings
 
@@ -47,7 +58,7 @@ def create(
     host: Annotated[list[str] | None, Option(help="An inbox for this UE host; may be repeated.")] = None,
 ) -> None:
     """Create the topics of the catalogue and an inbox for each UE host. Those that exist stay as they are."""
-    settings = _settings()
+    settings = operator_settings()
     hosts = [*(host or ()), *(device.host for device in (read_users(users) if users else ()))]
     topics = catalogue(list(dict.fromkeys(hosts)))
     created = asyncio.run(create_topics(settings.kafka_settings, topics, replication=settings.replication))
@@ -60,7 +71,7 @@ def create(
 @topics_app.command("list")
 def list_(*, as_json: Json = False) -> None:
     """All topics of otway on this broker, with their partitions and how many records they hold."""
-    states = asyncio.run(list_topics(_settings().kafka_settings))
+    states = asyncio.run(list_topics(operator_settings().kafka_settings))
     for state in states:
         if as_json:
             typer.echo(msgspec.json.encode(msgspec.to_builtins(state)))
@@ -82,10 +93,12 @@ def tail(
 
     async def follow() -> None:
         names = topic or [each.name for each in SHARED]
-        async with tail_topics(_settings().kafka_settings, names, from_beginning=from_beginning) as records:
+        async with tail_topics(
+            operator_settings().kafka_settings, names, from_beginning=from_beginning
+        ) as records:
             shown = 0
             async for record in records:
-                typer.echo(_json(record) if as_json else _line(record))
+                typer.echo(json_of(record) if as_json else line(record))
                 shown += 1
                 if shown == count:
                     return
@@ -93,10 +106,22 @@ def tail(
     asyncio.run(follow())
 
 
+@topics_app.command("lag")
+def lag(
+    *,
+    by_partition: Annotated[bool, Option("--partitions", help="A line for each partition.")] = False,
+    as_json: Json = False,
+) -> None:
+    """How far each agent is in its inbox: what it takes next, where the end is, how many are between."""
+    found = asyncio.run(inbox_lags(operator_settings().kafka_settings, by_partition=by_partition))
+    for each in map(msgspec.json.encode, found) if as_json else lines(found):
+        typer.echo(each)
+
+
 @keys_app.command("init")
 def init() -> None:
     """Draw a key-encryption key into a new file of mode 0600 (OTWAY_KEY_FILE). Nothing is overwritten."""
-    path = _settings().key_file
+    path = operator_settings().key_file
     path.parent.mkdir(parents=True, exist_ok=True)
     key = key_file.create(path, random, clock())
     typer.echo(f"{path}: made, with the key {key.id.hex()}. Keep a copy where the store's copies are not.")
@@ -105,15 +130,57 @@ def init() -> None:
 @keys_app.command("add")
 def add() -> None:
     """Put a new key last: it opens, and seals nothing yet. Restart all agents, then promote it."""
-    path = _settings().key_file
+    path = operator_settings().key_file
     typer.echo(f"{path}: added {key_file.add(path, random, clock()).id.hex()}")
 
 
 @keys_app.command("promote")
 def promote() -> None:
     """Put the last key first: after the next restart of all agents it seals."""
-    path = _settings().key_file
+    path = operator_settings().key_file
     typer.echo(f"{path}: {key_file.promote(path).id.hex()} seals from the next restart on")
+
+
+@keys_app.command("revoke")
+def revoke(key_id: Annotated[str, Argument(help="As `otway keys list` and the audit name it.")]) -> None:
+    """Have the KMS refuse a key id from now on. What was granted under it stays until it ends.
+
+    Exit code 0: it is revoked, now or since long. 1: the KMS has no such key id, or has not answered.
+    """
+    try:
+        msgspec.convert(key_id, KeyId)
+    except msgspec.ValidationError:
+        raise Mistake(f"{printable(key_id)!r} is no key id: 1 to 255 visible ASCII characters") from None
+    order = Revoke(key_id=key_id, order=random(16))
+    noted = asyncio.run(outcome_of(operator_settings().kafka_settings, order, within_s=_ANSWER_S))
+    if noted is None:
+        raise Mistake(
+            f"no answer in {_ANSWER_S:g} s: is a KMS running? It carries the order out once it does; "
+            "giving it again does no harm"
+        )
+    if noted.event is not AuditEvent.REVOKED:
+        raise Mistake(f"{key_id} was not revoked: {noted.code} at the KMS, which knows what was attached")
+    typer.echo(f"{key_id} of {noted.impi}: revoked")
+
+
+@keys_app.command("list")
+def list_keys(*, as_json: Json = False) -> None:
+    """The key ids that were attached, used in a grant or revoked, by the audit. No keys: those stay inside.
+
+    A pre-shared key is here once it was used.
+    """
+    found = asyncio.run(known_keys(operator_settings().kafka_settings, clock()))
+    for known in found:
+        until = None if known.not_after is None else utc(known.not_after)
+        if as_json:
+            typer.echo(msgspec.json.encode({**msgspec.structs.asdict(known), "not_after": until}))
+        else:
+            typer.echo(
+                f"{known.key_id:40} {known.state:8} until {until or '-':20} {known.grants:>6} grants  "
+                f"{known.impi or '-'}  {', '.join(known.identities) or '-'}"
+            )
+    if not found and not as_json:
+        typer.echo("none: nobody has attached or been granted a key")
 
 
 def provision(
@@ -127,18 +194,19 @@ def provision(
     ] = False,
 ) -> None:
     """Write subscribers, devices and network functions into the store. It takes nothing away."""
-    settings = _settings()
+    settings = operator_settings()
     if draw:
         _draw_users(users, draw)
     devices = read_users(users)
-    done = asyncio.run(_provision(settings, devices, restored=restored))
+    done = asyncio.run(provision_all(settings, devices, restored=restored))
     typer.echo(
         f"{len(devices)} devices: {done.added} records added, {done.changed} changed, "
         f"{done.unchanged} as they were"
     )
 
 
-async def _provision(settings: Settings, devices: tuple[Device, ...], *, restored: bool) -> Provisioned:
+async def provision_all(settings: Settings, devices: tuple[Device, ...], *, restored: bool) -> Provisioned:
+    """Write these subscribers into the store. Raises KeyFileBroken, RecordBroken and the store's errors."""
     codec = keyed_codec(settings, random)
     store = RedisStore(settings.redis_settings)
     try:
@@ -155,29 +223,3 @@ def _draw_users(path: Path, names: list[str]) -> None:
         raise UsersBroken(f"{path} is there already, and nothing was changed: leave --draw out") from None
     with os.fdopen(file, "w") as opened:
         opened.write(write_users(draw_town(names, random)))
-
-
-def _line(record: Inbound) -> str:
-    where = f"{record.topic}/{record.partition}@{record.offset}"
-    try:
-        fields = msgspec.structs.asdict(decode(record.value))
-    except Refused as refused:
-        return f"{where}  malformed: {refused.detail}"
-    name = type(decode(record.value)).__name__
-    said = "  ".join(f"{field}={_plain(value)}" for field, value in fields.items() if value is not None)
-    return f"{where}  {name}  {said}"
-
-
-def _json(record: Inbound) -> bytes:
-    try:
-        message: Any = msgspec.to_builtins(decode(record.value), enc_hook=str)
-    except Refused as refused:
-        message = {"malformed": refused.detail}
-    where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-    return msgspec.json.encode({**where, "message": message})
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.hex() if len(value) <= 16 else f"({len(value)} octets)"
-    return str(value)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,19 +16,13 @@ from agents.kms import Kms
 from agents.runtime import Loop
 from chaos.lab import draw_codec
 from console.settings import Settings
-from console.ue_host import UeHost, UeHostSettings
-from media.engine import EngineSettings
-from media.leg import Leg
-from media.pcm import Pcm
-from media.wav import write_wav
 from protocol.profile import Profile
 from protocol.sealing import Random
 from storage import key_file
 from storage.records import RecordCodec
 from storage.redis_store import RedisStore
-from storage.users_file import Device
 from storage.wrapping import Wrapping
-from topics.catalogue import BSF, CSCF, KMS, Topic, ue_inbox
+from topics.catalogue import BSF, CSCF, KMS, Topic
 from topics.kafka import KafkaBus
 
 log = structlog.get_logger()
@@ -66,68 +58,9 @@ async def run_network(
     log.info("stopped", role=role, handled=loop.handled)
 
 
-async def run_ue_host(
-    host: str,
-    devices: tuple[Device, ...],
-    settings: Settings,
-    profile: Profile,
-    *,
-    sound: Pcm,
-    heard: Path | None,
-    answer_after_s: int | None,
-    clock: Callable[[], int],
-    random: Random,
-) -> None:
-    """The handsets of one host until SIGTERM or SIGINT. heard: a directory for a WAV file of each call.
-
-    Raises OSError, BusUnavailable, BusRefused, GaveUp.
-    """
-    bus = KafkaBus(settings.kafka_settings, f"ue.{host}", ue_inbox(host).name)
-    phone = UeHost(
-        UeHostSettings(
-            host=host,
-            devices=devices,
-            engine=engine_settings(settings),
-            profile=profile,
-            answer_after_s=answer_after_s,
-        ),
-        bus,
-        clock=clock,
-        random=random,
-        source=lambda _leg: sound,
-        sink=lambda leg, pcm: _keep(heard, leg, pcm),
-    )
-    async with AsyncExitStack() as closing:
-        await bus.start()
-        await phone.start()
-        closing.push_async_callback(phone.stop)
-        log.info("running", role="ue", host=host, devices=len(devices), lines=len(phone.lines))
-        await phone.loop.run(until_told_to_stop())
-    log.info("stopped", role="ue", host=host, handled=phone.loop.handled)
-
-
-def engine_settings(settings: Settings) -> EngineSettings:
-    """The media engine of this process."""
-    return EngineSettings(
-        lines=settings.lines,
-        host=settings.media_host,
-        port=settings.media_port,
-        advertised_host=settings.media_advertised or None,
-    )
-
-
 def until_told_to_stop() -> asyncio.Event:
     """Set by SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     return stopping
-
-
-def _keep(directory: Path | None, leg: Leg, pcm: Pcm) -> None:
-    """Write what was heard, beside the loop: asyncio waits for it before the process ends."""
-    if directory is None:
-        return
-    device, _, call = leg.session.partition(" ")
-    path = directory / f"{device}-{call.rpartition('/')[2][:8]}.wav"
-    asyncio.get_running_loop().run_in_executor(None, write_wav, path, pcm)

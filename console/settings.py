@@ -1,7 +1,8 @@
 """Where the servers are and who this process is: the environment, read once, as one frozen value.
 
 Every field is set by OTWAY_ and its name in capitals; an unknown OTWAY_ variable is an error, because a
-misspelt one would silently be ignored.
+misspelt one would silently be ignored. What the environment leaves open, a file may say: the set-up of a
+cluster (compose.yaml) writes one for the operator, and `otway` takes it up in the directory of the cluster.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from protocol.profile import PROFILES, Profile, admit
+from protocol.secret import Secret
 from storage.redis_store import RedisSettings
 from topics.kafka import KafkaSettings
 
 PREFIX: Final = "OTWAY_"
+SETTINGS_FILE: Final = Path("secrets/operator/settings.env")
 
 
 class SettingsBroken(Exception):  # noqa: N818
@@ -32,8 +36,16 @@ class Settings:
     """host:port of one or more brokers, separated by commas."""
     store: str = "redis://127.0.0.1:6379/0"
     """Redis or Valkey: redis://user:password@host:port/db, rediss:// for TLS."""
+    user: str = ""
+    """Who this process is to Kafka (SCRAM-SHA-512) and to the store; empty: servers that ask nobody."""
+    password_file: Path | None = None
+    """The user's password, the same for both, in a file."""
+    ca_file: Path | None = None
+    """The certificate (PEM) that vouches for both: TLS. Empty: no TLS."""
     key_file: Path = Path("secrets/keys.toml")
     """The key-encryption keys, which `otway keys init` makes; KMS and BSF need it."""
+    directory: Path = Path("users.toml")
+    """Who lives on which UE host: a users file, with or without keys; `otway call` looks people up in it."""
     profile: Literal["hardened", "literal"] = "hardened"
     """literal: the ten steps as first written; for the lab, with --lab."""
     replication: int = 1
@@ -50,36 +62,72 @@ class Settings:
     """Calls at a time on one UE host."""
     log: Literal["text", "json"] = "text"
     """The form of the log on standard error."""
+    operations: str = ""
+    """host:port where an agent answers /livez, /readyz and /metrics; empty: nowhere."""
+    instance: str = ""
+    """What this process is called in `otway status`; empty: the name of its machine and its number there."""
 
     @property
     def kafka_settings(self) -> KafkaSettings:
-        """For the bus."""
-        return KafkaSettings(bootstrap=self.kafka, session_timeout_s=self.session_timeout_s)
+        """For the bus. Raises SettingsBroken."""
+        return KafkaSettings(
+            bootstrap=self.kafka,
+            session_timeout_s=self.session_timeout_s,
+            user=self.user,
+            password=self._password(),
+            ca_file=self.ca_file,
+        )
 
     @property
     def redis_settings(self) -> RedisSettings:
         """For the store. Raises SettingsBroken."""
-        try:
-            return RedisSettings(url=self.store)
-        except ValueError as error:
-            raise SettingsBroken(f"{PREFIX}STORE: {error}") from None
+        url = self.store
+        if self.user and "@" not in url:
+            scheme, _, place = url.partition("://")
+            secret = self._password()
+            password = quote(secret.reveal().decode(), safe="") if secret else ""
+            url = f"{scheme}://{self.user}:{password}@{place}"
+        if self.ca_file is not None and urlsplit(url).scheme == "redis":
+            url = f"rediss{url.removeprefix('redis')}?ssl_ca_certs={self.ca_file}"
+        return _redis(url)
 
     def admitted(self, *, lab: bool) -> Profile:
         """The profile, where it may run. Raises LabOnly."""
         return admit(PROFILES[self.profile], lab=lab)
 
     def rows(self) -> Iterator[tuple[str, str]]:
-        """Variable and value, without secrets."""
+        """Variable and value, without secrets. Raises SettingsBroken."""
         for field in fields(self):
-            value = self.redis_settings.place if field.name == "store" else getattr(self, field.name)
-            yield PREFIX + field.name.upper(), str(value)
+            value = getattr(self, field.name)
+            if field.name == "store":
+                value = _redis(self.store).place
+            yield PREFIX + field.name.upper(), "" if value is None else str(value)
+
+    def _password(self) -> Secret | None:
+        if self.password_file is None:
+            return None
+        try:
+            return Secret(self.password_file.read_bytes().strip())
+        except OSError as error:
+            raise SettingsBroken(f"{PREFIX}PASSWORD_FILE: {self.password_file}: {error.strerror}") from None
 
 
-def read_settings(environment: Mapping[str, str]) -> Settings:
+def _redis(url: str) -> RedisSettings:
     """Raises SettingsBroken."""
+    try:
+        return RedisSettings(url=url)
+    except ValueError as error:
+        raise SettingsBroken(f"{PREFIX}STORE: {error}") from None
+
+
+def read_settings(environment: Mapping[str, str], file: Path | None = None) -> Settings:
+    """file: lines of NAME=value for what the environment leaves open; it need not be there.
+
+    Raises SettingsBroken.
+    """
     given = {
         name.removeprefix(PREFIX).lower(): value
-        for name, value in environment.items()
+        for name, value in {**_lines(file), **environment}.items()
         if name.startswith(PREFIX)
     }
     known = {field.name for field in fields(Settings)}
@@ -95,6 +143,20 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     return _converted(given)
 
 
+def _lines(file: Path | None) -> dict[str, str]:
+    """Raises SettingsBroken."""
+    if file is None or not file.exists():
+        return {}
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsBroken(f"{file}: {error}") from None
+    named = (line.partition("=") for line in lines if line.strip() and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in named}
+
+
 def _converted(given: Mapping[str, str]) -> Settings:
     """Raises msgspec.ValidationError."""
-    return msgspec.convert(given, Settings, strict=False, dec_hook=lambda kind, value: kind(value))
+    optional = {"password_file", "ca_file"}
+    said = {name: value for name, value in given.items() if value or name not in optional}
+    return msgspec.convert(said, Settings, strict=False, dec_hook=lambda kind, value: kind(value))

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+import structlog
 
 from agents.alarms import HandsetAlarm
 from agents.runtime import Loop
 from agents.ue import Ue
 from agents.ue_call import UeSettings
 from chaos.lab import draw_codec
+from console.roles import until_told_to_stop
+from console.settings import Settings
+from console.sound_desk import SoundDesk
 from media.engine import Engine, EngineSettings, Sink, Source
 from media.leg import MediaEvent
+from media.pcm import Pcm
 from protocol.description import SrtpSuite
 from protocol.names import Suite
 from protocol.profile import Profile
@@ -22,6 +30,10 @@ from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets
 from storage.users_file import Device
 from topics.bus import Bus
+from topics.catalogue import ue_inbox
+from topics.kafka import KafkaBus
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +110,55 @@ class UeHost:
 
     def _told(self, event: MediaEvent) -> None:
         self.loop.tell(event)
+
+
+async def run_ue_host(
+    host: str,
+    devices: tuple[Device, ...],
+    settings: Settings,
+    profile: Profile,
+    *,
+    sound: Pcm,
+    heard: Path | None,
+    answer_after_s: int | None,
+    clock: Callable[[], int],
+    random: Random,
+) -> None:
+    """The handsets of one host until SIGTERM or SIGINT. heard: a directory for a WAV file of each call.
+
+    Raises OSError, BusUnavailable, BusRefused, GaveUp.
+    """
+    bus = KafkaBus(settings.kafka_settings, f"ue.{host}", ue_inbox(host).name)
+    desk = SoundDesk(host, settings.kafka_settings, bus, sound, heard)
+    phone = UeHost(
+        UeHostSettings(
+            host=host,
+            devices=devices,
+            engine=engine_settings(settings),
+            profile=profile,
+            answer_after_s=answer_after_s,
+        ),
+        bus,
+        clock=clock,
+        random=random,
+        source=desk.source,
+        sink=desk.sink,
+    )
+    async with AsyncExitStack() as closing:
+        await bus.start()
+        await closing.enter_async_context(desk.open())
+        await phone.start()
+        closing.push_async_callback(phone.stop)
+        log.info("running", role="ue", host=host, devices=len(devices), lines=len(phone.lines))
+        await phone.loop.run(until_told_to_stop())
+    log.info("stopped", role="ue", host=host, handled=phone.loop.handled)
+
+
+def engine_settings(settings: Settings) -> EngineSettings:
+    """The media engine of this process."""
+    return EngineSettings(
+        lines=settings.lines,
+        host=settings.media_host,
+        port=settings.media_port,
+        advertised_host=settings.media_advertised or None,
+    )

@@ -30,6 +30,7 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     n: int  # the run
     flow: Flow
     lifetime_s: int  # the key may be used for so long, on the engine's monotonic clock
+    sound: bytes | None = None  # which one to play, by its name; the host's own when None
 
 
 @dataclass(frozen=True, slots=True)

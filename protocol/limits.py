@@ -15,3 +15,5 @@ ZN_RETRY_S: Final = 60  # the KMS asks the BSF for an unknown B-TID once in this
 CHALLENGE_S: Final = 60  # a BSF's challenge waits so long for its response
 MESSAGE_OCTETS_MAX: Final = 16_384  # a record on the bus; the largest honest one is under 3,000
 SEAL_OCTETS_MAX: Final = 2_048  # one sealed part; the largest honest one, a grant of a full roster, fits
+SOUND_PART_OCTETS: Final = 16_000  # one second of 16-bit samples at 8 kHz fits into a message
+SOUND_PARTS_MAX: Final = 600  # the longest sound: ten minutes

@@ -123,6 +123,7 @@ class UeCall(Record, frozen=True, kw_only=True):
     settled: bytes = b""  # the sealed part of SETTLED, until it is answered
     reason: str = ""  # why it ended
     media_open: bool = False
+    sound: bytes | None = None  # of the Dial
 
     @staticmethod
     def key_for(session: str) -> Key[UeCall]:

@@ -67,7 +67,16 @@ class Device:
 
 
 def read_users(path: Path) -> tuple[Device, ...]:
-    """The devices of a subscribers' file. Raises UsersBroken."""
+    """The devices of a subscribers' file, each with its keys. Raises UsersBroken."""
+    devices = read_directory(path)
+    keyless = next((device for device in devices if device.k is None and device.psk is None), None)
+    if keyless is not None:
+        raise UsersBroken(f"{path}: {keyless.impi} needs either k and opc, or psk")
+    return devices
+
+
+def read_directory(path: Path) -> tuple[Device, ...]:
+    """Who lives where: the devices of a subscribers' file, keys or none. Raises UsersBroken."""
     try:
         text = path.read_text()
     except OSError as error:
@@ -89,7 +98,8 @@ def _devices(path: Path, users: list[_User]) -> Iterator[Device]:
         for device in user.device:
             usim = device.k is not None and device.opc is not None and device.psk is None
             shared = device.k is None and device.opc is None and device.psk is not None
-            if not usim and not shared:
+            keyless = device.k is None and device.opc is None and device.psk is None
+            if not usim and not shared and not keyless:
                 raise UsersBroken(f"{path}: {device.impi} needs either k and opc, or psk")
             yield Device(
                 impi=device.impi,
@@ -114,6 +124,11 @@ def write_users(devices: tuple[Device, ...]) -> str:
             lines += [f'  {name} = "{key.reveal().hex()}"' for name, key in secrets.items() if key]
         lines.append("")
     return "\n".join(lines)
+
+
+def write_directory(devices: tuple[Device, ...]) -> str:
+    """The same without keys: who lives where, for whoever makes calls."""
+    return write_users(tuple(Device(device.impi, device.identity, device.host) for device in devices))
 
 
 def draw_device(

@@ -16,7 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def docker_compose_file() -> str:
-    return str(ROOT / "compose.yaml")
+    return str(ROOT / "deploy" / "servers.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +40,8 @@ def _placed(docker_compose_project_name: str) -> Servers:
     problem = docker_problem()
     if problem is not None:
         if os.environ.get("CI") == "true":
-            pytest.fail(f"CI needs the servers of compose.yaml, and {problem}", pytrace=False)
-        pytest.skip(f"not run, because it needs the servers of compose.yaml, and {problem}")
+            pytest.fail(f"CI needs the servers of deploy/servers.yaml, and {problem}", pytrace=False)
+        pytest.skip(f"not run, because it needs the servers of deploy/servers.yaml, and {problem}")
     remove_leftovers()
     return place(docker_compose_project_name)
 

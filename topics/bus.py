@@ -39,6 +39,7 @@ class Inbound:
     key: bytes | None
     value: bytes | None  # None: a tombstone
     headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int = 0  # since 1970 UTC, by the clock of whoever sent it; 0 on a bus that keeps none
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,14 @@ class Outbound:
     key: bytes
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a member is behind, as far as it knows without asking anybody."""
+
+    records: int  # of the partitions held, that are there and were not dealt with
+    silent_s: float  # for how long nothing was heard of the partition that was heard of least lately
 
 
 class Bus(Protocol):
@@ -66,8 +75,9 @@ class Bus(Protocol):
     async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
         """Returns when all are acknowledged, but for those that it returns: no such topic or partition.
 
-        A message can name a UE host that does not exist, and must not stop whoever answers it. Raises
-        BusUnavailable (some may have been written), BusRefused.
+        A message can name a UE host that does not exist, and must not stop whoever answers it. May be called
+        while another call is under way: neither waits for the other or fails with it. Raises BusUnavailable
+        (some may have been written), BusRefused.
         """
         ...
 
@@ -83,6 +93,14 @@ class Bus(Protocol):
         """The partitions of the inbox that this member holds now."""
         ...
 
+    def joined(self) -> bool:
+        """Whether the group has given this member its share, which may be no partition at all."""
+        ...
+
+    def lag(self) -> Lag:
+        """How far behind it is."""
+        ...
+
     async def stop(self) -> None:
-        """Commit what was handed over, leave the group, close."""
+        """Commit what was handed over, leave the group, close; within seconds, whatever the bus does."""
         ...

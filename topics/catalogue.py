@@ -1,7 +1,9 @@
-"""The topics: who writes, who reads, what keys a partition. The command creates them from here."""
+"""The topics: who writes, who reads, what keys a partition. The command creates them, and whoever may use
+them (topics/access.py), from here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -18,9 +20,9 @@ class Party(StrEnum):
     KMS = "kms"
     BSF = "bsf"
     CSCF = "cscf"
-    COMMAND = "command"
-    AUDITOR = "auditor"
+    CUSTODIAN = "custodian"
     OPERATOR = "operator"
+    AUDITOR = "auditor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,54 +36,63 @@ class Topic:
     writers: frozenset[Party]
     readers: frozenset[Party]
     octets_max: int = BATCH_OCTETS_MAX  # a broker's limit: of a record and of a batch of them
+    host: str = ""  # of this UE host's own topics: "UE" among writers or readers is this one alone
+    latest_only: bool = False  # of each key only the last record is kept for long
 
 
-_AGENTS: Final = frozenset({Party.UE, Party.KMS, Party.BSF, Party.CSCF})
+_AGENTS: Final = frozenset({Party.UE, Party.KMS, Party.BSF, Party.CSCF, Party.CUSTODIAN})
+_OPERATOR: Final = frozenset({Party.OPERATOR})
+_AUDITORS: Final = frozenset({Party.OPERATOR, Party.AUDITOR})
+_HOUR_S: Final = 3_600
 _DAY_S: Final = 86_400
 
+# An operator sees every message (what is secret in it is sealed), and may write to every inbox, since a dead
+# letter is replayed into the one that it came from.
 KMS: Final = Topic(
-    "ims.kms", "call", SHARDS, _DAY_S, frozenset({Party.UE, Party.BSF}), frozenset({Party.KMS})
+    "ims.kms", "call", SHARDS, _DAY_S, _OPERATOR | {Party.UE, Party.BSF}, _OPERATOR | {Party.KMS}
 )
 BSF: Final = Topic(
-    "ims.bsf", "IMPI", SHARDS, _DAY_S, frozenset({Party.UE, Party.KMS}), frozenset({Party.BSF})
+    "ims.bsf", "IMPI", SHARDS, _DAY_S, _OPERATOR | {Party.UE, Party.KMS}, _OPERATOR | {Party.BSF}
 )
-CSCF: Final = Topic("ims.cscf", "call", SHARDS, _DAY_S, frozenset({Party.UE}), frozenset({Party.CSCF}))
-REPORTS: Final = Topic(
-    "ims.reports",
+CSCF: Final = Topic("ims.cscf", "call", SHARDS, _DAY_S, _OPERATOR | {Party.UE}, _OPERATOR | {Party.CSCF})
+ORDERS: Final = Topic("ims.orders", "key id", SHARDS, _DAY_S, _OPERATOR, _OPERATOR | {Party.CUSTODIAN})
+REPORTS: Final = Topic("ims.reports", "call", SHARDS, 7 * _DAY_S, frozenset({Party.UE}), _AUDITORS)
+AUDIT: Final = Topic(
+    "ims.audit",
     "call",
     SHARDS,
-    7 * _DAY_S,
-    frozenset({Party.UE}),
-    frozenset({Party.COMMAND, Party.AUDITOR}),
+    365 * _DAY_S,
+    frozenset({Party.KMS, Party.BSF, Party.CUSTODIAN}),
+    _AUDITORS,
 )
-AUDIT: Final = Topic(
-    "ims.audit", "call", SHARDS, 365 * _DAY_S, frozenset({Party.KMS, Party.BSF}), frozenset({Party.AUDITOR})
-)
+STATUS: Final = Topic("ims.status", "instance", 1, _HOUR_S, _AGENTS, _OPERATOR)
 DEAD_LETTERS: Final = Topic(
     "ims.dead-letters",
     "topic, partition, offset of origin",
     SHARDS,
     30 * _DAY_S,
-    _AGENTS,
-    frozenset({Party.OPERATOR}),
+    _AGENTS | _OPERATOR,
+    _OPERATOR,
     octets_max=2 * BATCH_OCTETS_MAX,  # the largest record that any inbox takes, and its headers
+    latest_only=True,
 )
 
-SHARED: Final = (KMS, BSF, CSCF, REPORTS, AUDIT, DEAD_LETTERS)
+INBOXES: Final = (KMS, BSF, CSCF, ORDERS)
+SHARED: Final = (*INBOXES, REPORTS, AUDIT, STATUS, DEAD_LETTERS)
 
 
 def ue_inbox(host: str) -> Topic:
     """The inbox of one UE host, which a single process reads: a handset's state dies with it."""
-    return Topic(
-        f"ims.ue.{host}",
-        "recipient",
-        1,
-        _DAY_S,
-        frozenset({Party.CSCF, Party.KMS, Party.BSF, Party.COMMAND}),
-        frozenset({Party.UE}),
-    )
+    writers = _OPERATOR | {Party.CSCF, Party.KMS, Party.BSF}
+    return Topic(f"ims.ue.{host}", "recipient", 1, _DAY_S, writers, _OPERATOR | {Party.UE}, host=host)
 
 
-def catalogue(ue_hosts: list[str]) -> tuple[Topic, ...]:
+def ue_sounds(host: str) -> Topic:
+    """What a UE host is asked to say, and what it has heard: for whoever tests with it."""
+    both = _OPERATOR | {Party.UE}
+    return Topic(f"ims.sounds.{host}", "sound", 1, _HOUR_S, both, both, host=host)
+
+
+def catalogue(ue_hosts: Sequence[str]) -> tuple[Topic, ...]:
     """All topics of a deployment with these UE hosts."""
-    return (*SHARED, *(ue_inbox(host) for host in ue_hosts))
+    return (*SHARED, *(topic for host in ue_hosts for topic in (ue_inbox(host), ue_sounds(host))))

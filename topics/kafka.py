@@ -14,14 +14,18 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from ssl import SSLError
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.helpers import create_ssl_context
 
+from protocol.secret import Secret
 from topics.bus import BusRefused, BusUnavailable, Inbound, Outbound
 from topics.catalogue import BATCH_OCTETS_MAX
 
@@ -58,6 +62,36 @@ class KafkaSettings:
     """A member that was killed loses its partitions after so long; the broker's least is 6 s by default."""
     client_id: str = "otway"
     """What the broker's logs show."""
+    user: str = ""
+    """Who this process is, by SCRAM-SHA-512; empty: brokers that ask nobody."""
+    password: Secret | None = None
+    """The user's password, UTF-8."""
+    ca_file: Path | None = None
+    """The certificate (PEM) that vouches for the brokers: TLS; None: none."""
+
+    def as_user(self, user: str, password: Secret, *, bootstrap: str) -> KafkaSettings:
+        """The same for somebody else, at this broker."""
+        return replace(self, user=user, password=password, bootstrap=bootstrap)
+
+    @property
+    def client(self) -> dict[str, Any]:
+        """What every aiokafka client is made with. Raises BusRefused for a certificate that does not read."""
+        about: dict[str, Any] = {"bootstrap_servers": self.bootstrap, "client_id": self.client_id}
+        protocol = "PLAINTEXT"
+        if self.ca_file is not None:
+            protocol = "SSL"
+            try:
+                about["ssl_context"] = create_ssl_context(cafile=str(self.ca_file))
+            except (OSError, SSLError) as error:
+                raise BusRefused(f"{self.ca_file}: {error}") from None
+        if self.user:
+            protocol = f"SASL_{protocol}"
+            about |= {
+                "sasl_mechanism": "SCRAM-SHA-512",
+                "sasl_plain_username": self.user,
+                "sasl_plain_password": self.password.reveal().decode() if self.password else "",
+            }
+        return {**about, "security_protocol": protocol}
 
 
 @contextmanager
@@ -77,8 +111,7 @@ def make_consumer(settings: KafkaSettings, *topics: str, group: str | None = Non
     """A consumer from the first record on; without a group it commits nothing."""
     return AIOKafkaConsumer(
         *topics,
-        bootstrap_servers=settings.bootstrap,
-        client_id=settings.client_id,
+        **settings.client,
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -93,8 +126,7 @@ def make_consumer(settings: KafkaSettings, *topics: str, group: str | None = Non
 def make_producer(settings: KafkaSettings) -> AIOKafkaProducer:
     """A producer whose acknowledgement means that every in-sync replica has the record, once."""
     return AIOKafkaProducer(
-        bootstrap_servers=settings.bootstrap,
-        client_id=settings.client_id,
+        **settings.client,
         acks="all",
         enable_idempotence=True,
         linger_ms=0,
@@ -336,7 +368,13 @@ class KafkaBus:
 
 
 def inbound(record: Any) -> Inbound:  # noqa: ANN401
-    """aiokafka's record as ours."""
+    """aiokafka's record as ours. A header without a value, which Kafka allows, becomes an empty one."""
     return Inbound(
-        record.topic, record.partition, record.offset, record.key, record.value, tuple(record.headers)
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        tuple((name, value or b"") for name, value in record.headers),
+        record.timestamp,
     )

@@ -1,9 +1,10 @@
-"""What an operator does with topics on Kafka: create them from the catalogue, list them, look into them."""
+"""What an operator does with topics on Kafka: create and list them, look into them, send to them, and see how
+far their readers are."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,12 +13,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from topics.bus import BusRefused, Inbound
+from topics.bus import BusRefused, Inbound, Outbound
 from topics.catalogue import Topic
-from topics.kafka import KafkaSettings, inbound, make_consumer, started, translated
+from topics.kafka import KafkaSettings, inbound, make_consumer, make_producer, started, translated
 
 _RECORD_OVERHEAD_OCTETS: Final = 1_024  # of a batch around one record, its key included
 _EXISTS: Final = kafka_errors.TopicAlreadyExistsError.errno
+_ASK_AGAIN_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,32 @@ class TopicState:
     name: str
     partitions: int
     records: int  # first to last offset, summed over the partitions
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """How far a consumer group is in one partition."""
+
+    group: str
+    topic: str
+    partition: int
+    first: int  # offset of the oldest record that is still there
+    committed: int | None  # of the one that the group takes next; None: it has never committed
+    end: int  # of the one that will be written next
+
+    @property
+    def lag(self) -> int:
+        """Records that the group has yet to take; without a commit it begins with the oldest."""
+        return max(0, self.end - max(self.first, self.committed or 0))
+
+
+def topic_settings(topic: Topic) -> dict[str, str]:
+    """The broker's settings of a topic."""
+    return {
+        "retention.ms": str(1000 * topic.retention_s),
+        "max.message.bytes": str(topic.octets_max + _RECORD_OVERHEAD_OCTETS),
+        "cleanup.policy": "compact,delete" if topic.latest_only else "delete",
+    }
 
 
 async def create_topics(
@@ -41,14 +69,11 @@ async def create_topics(
             topic.name,
             topic.partitions,
             replication,
-            topic_configs={
-                "retention.ms": str(1000 * topic.retention_s),
-                "max.message.bytes": str(topic.octets_max + _RECORD_OVERHEAD_OCTETS),
-            },
+            topic_configs=topic_settings(topic),
         )
         for topic in topics
     ]
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap, client_id=settings.client_id)
+    client = AIOKafkaAdminClient(**settings.client)
     async with started(settings, client):
         with translated(settings):
             async with asyncio.timeout(4 * settings.deadline_s):
@@ -86,11 +111,8 @@ async def tail(
 
     Raises BusUnavailable, BusRefused, also while it is read.
     """
-    partitions = await _partitions(settings)
-    missing = [name for name in topics if name not in partitions]
-    if missing:
-        raise BusRefused(f"no topic {', '.join(missing)}: create it with `otway topics create`")
-    places = [place for name in topics for place in partitions[name]]
+    by_topic = await _places(settings, topics)
+    places = [place for name in topics for place in by_topic[name]]
     async with started(settings, make_consumer(settings)) as consumer:
         with translated(settings):
             async with asyncio.timeout(settings.deadline_s):
@@ -102,6 +124,109 @@ async def tail(
         yield _records(settings, consumer)
 
 
+async def read_all(settings: KafkaSettings, topic: str) -> AsyncIterator[Inbound]:
+    """All records that a topic has when it is asked; those of one partition in their order.
+
+    Raises BusUnavailable, BusRefused, also while it is read.
+    """
+    places = (await _places(settings, [topic]))[topic]
+    async with started(settings, make_consumer(settings)) as consumer:
+        with translated(settings):
+            async with asyncio.timeout(settings.deadline_s):
+                first = await consumer.beginning_offsets(places)
+                ends = await consumer.end_offsets(places)
+        left = {place for place in places if first[place] < ends[place]}
+        if left:
+            consumer.assign(left)
+        while left:
+            for record in await _more(settings, consumer, left):
+                if record.offset < ends[TopicPartition(record.topic, record.partition)]:
+                    yield inbound(record)
+            left = {place for place in left if await consumer.position(place) < ends[place]}
+
+
+@asynccontextmanager
+async def sender(
+    settings: KafkaSettings,
+) -> AsyncIterator[Callable[[Sequence[Outbound]], Awaitable[None]]]:
+    """Gives a function that sends records to topics that exist, and returns when all are acknowledged.
+
+    Raises BusUnavailable, BusRefused, also when the function is called: some may have been written then.
+    """
+    async with started(settings, make_producer(settings)) as producer:
+
+        async def send(records: Sequence[Outbound]) -> None:
+            with translated(settings):
+                async with asyncio.timeout(settings.deadline_s):
+                    acknowledgements = [
+                        await producer.send(
+                            record.topic,
+                            record.value,
+                            record.key,
+                            record.partition,
+                            headers=list(record.headers),
+                        )
+                        for record in records
+                    ]
+                    await asyncio.gather(*acknowledgements)
+
+        yield send
+
+
+async def lags(
+    settings: KafkaSettings, groups_and_topics: Sequence[tuple[str, str]]
+) -> tuple[PartitionLag, ...]:
+    """How far each group is in each partition of its topic. Raises BusUnavailable, BusRefused."""
+    read = await _places(settings, {topic for _, topic in groups_and_topics})
+    places = [place for each in read.values() for place in each]
+    admin = AIOKafkaAdminClient(**settings.client)
+    async with started(settings, make_consumer(settings)) as consumer, started(settings, admin):
+        with translated(settings):
+            async with asyncio.timeout(settings.deadline_s):
+                committed = await asyncio.gather(
+                    *(_committed(admin, group, read[topic]) for group, topic in groups_and_topics)
+                )
+                first = await consumer.beginning_offsets(places)
+                ends = await consumer.end_offsets(places)  # last: no lag is too small
+    return tuple(
+        PartitionLag(group, topic, place.partition, first[place], offsets[place], ends[place])
+        for (group, topic), offsets in zip(groups_and_topics, committed, strict=True)
+        for place in read[topic]
+    )
+
+
+async def _more(
+    settings: KafkaSettings, consumer: AIOKafkaConsumer, places: Collection[TopicPartition]
+) -> list[Any]:
+    """What comes next of these partitions, as aiokafka has it; nothing where what was there is gone."""
+    with translated(settings):
+        async with asyncio.timeout(settings.deadline_s):
+            before = [await consumer.position(place) for place in places]
+            while True:
+                found = await consumer.getmany(*places, timeout_ms=round(1000 * _ASK_AGAIN_S))
+                if found or before != [await consumer.position(place) for place in places]:
+                    return [record for batch in found.values() for record in batch]
+
+
+async def _committed(
+    admin: AIOKafkaAdminClient, group: str, places: Sequence[TopicPartition]
+) -> dict[TopicPartition, int | None]:
+    """The offset that a group has committed in each partition; asks until there is an answer.
+
+    Raises KafkaError.
+    """
+    while True:
+        try:
+            found = await admin.list_consumer_group_offsets(group, partitions=list(places))
+        except kafka_errors.KafkaError as error:  # a broker that is new to its groups looks for them first
+            if not error.retriable:
+                raise
+            found = {}
+        if found.keys() >= set(places):  # an error of the whole group looks like no partitions at all
+            return {place: None if found[place].offset < 0 else found[place].offset for place in places}
+        await asyncio.sleep(_ASK_AGAIN_S)
+
+
 async def _records(settings: KafkaSettings, consumer: AIOKafkaConsumer) -> AsyncIterator[Inbound]:
     while True:
         with translated(settings):
@@ -111,7 +236,7 @@ async def _records(settings: KafkaSettings, consumer: AIOKafkaConsumer) -> Async
 
 async def _partitions(settings: KafkaSettings) -> dict[str, list[TopicPartition]]:
     """Of every topic, by its name."""
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap, client_id=settings.client_id)
+    client = AIOKafkaAdminClient(**settings.client)
     async with started(settings, client):
         with translated(settings):
             async with asyncio.timeout(settings.deadline_s):
@@ -120,3 +245,12 @@ async def _partitions(settings: KafkaSettings) -> dict[str, list[TopicPartition]
         topic["topic"]: [TopicPartition(topic["topic"], each["partition"]) for each in topic["partitions"]]
         for topic in described
     }
+
+
+async def _places(settings: KafkaSettings, topics: Collection[str]) -> dict[str, list[TopicPartition]]:
+    """All partitions of these topics, by topic. Raises BusUnavailable, BusRefused."""
+    found = await _partitions(settings)
+    missing = [name for name in topics if name not in found]
+    if missing:
+        raise BusRefused(f"no topic {', '.join(missing)}: create it with `otway topics create`")
+    return {name: found[name] for name in topics}

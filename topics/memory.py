@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from topics.bus import BusRefused, Inbound, NoSuchTopic, Outbound
+from topics.bus import BusRefused, Inbound, Lag, NoSuchTopic, Outbound
 from topics.catalogue import Topic
 
 
@@ -73,6 +73,10 @@ class MemoryBroker:
             group.members.remove(member)
             member.hold(())
             self._rebalance(member.inbox, group)
+
+    def has(self, member: MemoryBus) -> bool:
+        """Whether it has joined and not left."""
+        return member in self._groups[member.group, member.inbox].members
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """The next offset of each partition for this group."""
@@ -139,6 +143,15 @@ class MemoryBus:
     def partitions(self) -> frozenset[int]:
         """See Bus.partitions."""
         return frozenset(self._held)
+
+    def joined(self) -> bool:
+        """See Bus.joined."""
+        return self._broker.has(self)
+
+    def lag(self) -> Lag:
+        """See Bus.lag; a bus in this process is never silent."""
+        committed = self._broker.committed(self.group, self.inbox)
+        return Lag(sum(len(self._broker.log(self.inbox, p)) - committed[p] for p in self._held), 0.0)
 
     async def stop(self) -> None:
         """See Bus.stop."""

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.checks import Check, RefusalCode
-from protocol.limits import SEAL_OCTETS_MAX
+from protocol.limits import SEAL_OCTETS_MAX, SOUND_PART_OCTETS, SOUND_PARTS_MAX
 from protocol.names import (
     CallId,
     ForkName,
@@ -330,11 +330,13 @@ class ByeOk(OfRun, tag="bye-ok", frozen=True, kw_only=True):
 
 
 class Dial(Wire, tag="dial", frozen=True, kw_only=True):
-    """Command line -> UE: call this identity. request: names the wish; its repeat is no second call."""
+    """Command line -> UE: call this identity. request: names the wish; its repeat is no second call.
+    sound: which one to say, of those that the host was given (see Sound); the host's own when None."""
 
     request: Nonce
     to: Impi
     callee: Identity
+    sound: Nonce | None = None
 
 
 class HangUp(Wire, tag="hang-up", frozen=True, kw_only=True):
@@ -343,6 +345,26 @@ class HangUp(Wire, tag="hang-up", frozen=True, kw_only=True):
     to: Impi
     caller: Identity
     call: CallId
+
+
+class SoundUse(StrEnum):
+    """What a sound is to its UE host."""
+
+    SAY = "say"  # the command's, to be played into a call
+    KEPT = "kept"  # the host's answer: it has the whole sound
+    HEARD = "heard"  # the host's: what a handset heard of a call
+
+
+class Sound(Wire, tag="sound", frozen=True, kw_only=True):
+    """One second, at most, of a sound between the command line and a UE host; topics/sounds.py takes a sound
+    apart and puts it together. about: the sound's own name, or C of the call that was heard."""
+
+    use: SoundUse
+    about: Nonce
+    device: Impi | None = None  # who heard it
+    part: Annotated[int, Meta(ge=0)] = 0
+    parts: Annotated[int, Meta(ge=0, le=SOUND_PARTS_MAX)] = 0
+    samples: Annotated[bytes, Meta(max_length=SOUND_PART_OCTETS)] = b""  # 16 bits each, little-endian, 8 kHz
 
 
 class ReportEvent(StrEnum):
@@ -376,6 +398,29 @@ class Report(Wire, tag="report", frozen=True, kw_only=True):
     statistics: Statistics | None = None
 
 
+# What an operator orders, and what agents tell of themselves.
+
+
+class Revoke(Wire, tag="revoke", frozen=True, kw_only=True):
+    """Command line -> custodian: nothing is granted with this key id from now on."""
+
+    key_id: KeyId
+    order: Nonce  # names the order, so that its audit record can be found
+
+
+class Status(Wire, tag="status", frozen=True, kw_only=True):
+    """An agent -> ims.status, every few seconds: how it stands."""
+
+    role: Text
+    instance: Text
+    at: Time
+    started: Time
+    waiting_for: Text | None = None  # what keeps it from being ready
+    partitions: Annotated[tuple[int, ...], Meta(max_length=64)] = ()
+    lag: int = 0  # records of its partitions that it has not dealt with
+    handled: int = 0  # inputs since it started
+
+
 class AuditEvent(StrEnum):
     """What the KMS and the BSF write down."""
 
@@ -384,6 +429,7 @@ class AuditEvent(StrEnum):
     GRANTED = "granted"
     SETTLED = "settled"
     REFUSED = "refused"
+    REVOKED = "revoked"
 
 
 class Audit(Wire, tag="audit", frozen=True, kw_only=True):
@@ -404,6 +450,7 @@ class Audit(Wire, tag="audit", frozen=True, kw_only=True):
     not_after: Time | None = None
     check: Check | None = None  # the true reason of a refusal
     code: RefusalCode | None = None  # what the peer heard
+    order: Nonce | None = None  # of the operator who wanted it
 
 
 Message = (
@@ -435,6 +482,9 @@ Message = (
     | ByeOk
     | Dial
     | HangUp
+    | Sound
+    | Revoke
+    | Status
     | Report
     | Audit
 )

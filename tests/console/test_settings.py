@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 from console.settings import Settings, SettingsBroken, read_settings
+from protocol.secret import Secret
 
 OTHERS = Settings(
     kafka="broker:9092",
     store="rediss://store:6380/1",
+    user="kms",
+    password_file=Path("/dev/null"),
+    ca_file=Path("/run/secrets/ca.pem"),
     key_file=Path("/run/secrets/keys.toml"),
+    directory=Path("/run/secrets/directory.toml"),
     profile="literal",
     replication=3,
     session_timeout_s=10.5,
@@ -20,6 +25,8 @@ OTHERS = Settings(
     media_port=40_000,
     lines=8,
     log="json",
+    operations="127.0.0.1:9600",
+    instance="kms-1",
 )
 
 
@@ -43,6 +50,31 @@ def test_others_are_others() -> None:
 def test_a_wrong_one_is_named(variable: str, value: str, told: str) -> None:
     with pytest.raises(SettingsBroken, match=told):
         read_settings({"HOME": "/root", variable: value})
+
+
+def test_a_file_says_what_the_environment_leaves_open(tmp_path: Path) -> None:
+    file = tmp_path / "settings.env"
+    file.write_text("# made by the set-up\nOTWAY_KAFKA=broker:9092\nOTWAY_LINES=8\n")
+    assert read_settings({"OTWAY_LINES": "2"}, file) == Settings(kafka="broker:9092", lines=2)
+    assert read_settings({}, tmp_path / "none.env") == Settings()
+
+
+@pytest.mark.parametrize("ca_file", [None, "/run/secrets/ca.pem"])
+def test_one_user_and_password_for_bus_and_store(tmp_path: Path, ca_file: str | None) -> None:
+    (tmp_path / "password").write_text("open@sesame\n")
+    given = {"OTWAY_USER": "kms", "OTWAY_PASSWORD_FILE": str(tmp_path / "password")}
+    settings = read_settings({**given, **({"OTWAY_CA_FILE": ca_file} if ca_file else {})})
+    scheme, options = ("rediss", f"?ssl_ca_certs={ca_file}") if ca_file else ("redis", "")
+    assert settings.redis_settings.url == f"{scheme}://kms:open%40sesame@127.0.0.1:6379/0{options}"
+    assert settings.kafka_settings.password == Secret(b"open@sesame")
+    for shown in (settings, settings.redis_settings, settings.kafka_settings, dict(settings.rows())):
+        assert "sesame" not in repr(shown)
+
+
+def test_a_password_that_is_not_there_is_told() -> None:
+    settings = read_settings({"OTWAY_USER": "kms", "OTWAY_PASSWORD_FILE": "/nowhere"})
+    with pytest.raises(SettingsBroken, match="OTWAY_PASSWORD_FILE: /nowhere"):
+        _ = settings.kafka_settings
 
 
 def test_a_password_is_not_printed() -> None:

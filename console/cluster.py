@@ -1,0 +1,87 @@
+"""`otway cluster`: what the one-shot services of compose.yaml run before the agents."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from console import logs
+from console.administration import provision_all
+from console.cluster_secrets import SecretsWish, make_secrets
+from console.mistakes import Mistake
+from console.outside import clock, random
+from console.settings import read_settings
+from protocol.profile import HARDENED
+from storage.users_file import read_users
+
+cluster_app = typer.Typer(help="What compose.yaml runs once before the agents.", no_args_is_help=True)
+
+
+@cluster_app.command("secrets")
+def secrets(
+    directory: Annotated[Path, Argument(help="Where they go: a directory for each who is given any.")],
+    *,
+    users: Annotated[
+        str, Option(help="Names of users, each with a UE host, separated by commas.")
+    ] = "alice,bob",
+    crowd: Annotated[int, Option(min=0, help="Handsets on the UE host `load`, for load.")] = 0,
+    setting: Annotated[
+        list[str] | None, Option(help="NAME=value for the operator's `otway`; may be repeated.")
+    ] = None,
+    renew: Annotated[bool, Option("--renew", help="Make all certificates anew.")] = False,
+) -> None:
+    """Make passwords, certificates, access list, key file and subscribers. What is there stays as it is."""
+    wish = SecretsWish(
+        directory=directory,
+        users=[name.strip() for name in users.split(",") if name.strip()],
+        crowd=crowd,
+        operator=dict(_pair(each) for each in setting or ()),
+        renew=renew,
+    )
+    make_secrets(wish, now=clock(), random=random, say=typer.echo)
+    typer.echo(f"{directory} has all that is needed")
+
+
+@cluster_app.command("setup")
+def setup(
+    directory: Annotated[Path, Argument(help="The set-up's own directory of the secrets.")],
+    *,
+    inside: Annotated[str, Option(help="The brokers' inner listener: host:port, separated by commas.")],
+) -> None:
+    """Make topics, access lists and passwords on the brokers, and write the subscribers into the store."""
+    if find_spec("confluent_kafka") is None:
+        raise Mistake(
+            "this installation cannot set up a cluster: `pip install 'otway[setup]'` brings what it needs"
+        )
+    cluster_setup = import_module("console.cluster_setup")
+    settings = read_settings(os.environ)
+    logs.configure(settings.log, HARDENED, quiet=True)
+    devices = read_users(directory / "users.toml")
+    wish = cluster_setup.SetupWish(
+        inside=inside,
+        outside=settings.kafka_settings,
+        directory=directory,
+        ue_hosts=list(dict.fromkeys(device.host for device in devices)),
+        replication=settings.replication,
+    )
+
+    async def everything() -> None:
+        await cluster_setup.set_up(wish, say=typer.echo)
+        done = await provision_all(settings, devices, restored=False)
+        typer.echo(f"{len(devices)} devices, {done.added} records of theirs new in the store")
+
+    asyncio.run(everything())
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise Mistake(f"--setting {text}: NAME=value is meant")
+    return name, value
