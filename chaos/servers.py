@@ -40,18 +40,20 @@ class Servers:
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def place(project: str) -> Servers:
-    """Choose free ports, and the images of deploy/airgap where they are there and nobody chose others.
-
-    Both are left in the environment, where compose finds them. Nothing is started.
-    """
+def choose_images() -> None:
+    """Those of deploy/airgap, if they are there and nobody chose others, into the environment for compose."""
     for line in (ROOT / "deploy" / "airgap" / "images.env").read_text().splitlines():
         name, _, image = line.partition("=")
         known = subprocess.run(["docker", "image", "inspect", image], check=False, capture_output=True)
         if known.returncode == 0:
             os.environ.setdefault(name, image)
+
+
+def place(project: str) -> Servers:
+    """Choose images and free ports, and leave both in the environment. Nothing is started."""
+    choose_images()
     for name in ("KAFKA_PORT", "VALKEY_PORT"):
-        os.environ[name] = str(_free_port())
+        os.environ[name] = str(free_port())
     return Servers(
         project,
         f"127.0.0.1:{os.environ['KAFKA_PORT']}",
@@ -59,7 +61,7 @@ def place(project: str) -> Servers:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

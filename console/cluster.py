@@ -29,12 +29,12 @@ def secrets(
     directory: Annotated[Path, Argument(help="Where they go: a directory for each who is given any.")],
     *,
     users: Annotated[
-        str, Option(help="Names of users, each with a UE host, separated by commas.")
+        str, Option(help="Names of users, separated by commas; each has a UE host.")
     ] = "alice,bob",
     crowd: Annotated[int, Option(min=0, help="Handsets on the UE host `load`, for load.")] = 0,
-    setting: Annotated[
-        list[str] | None, Option(help="NAME=value for the operator's `otway`; may be repeated.")
-    ] = None,
+    kafka: Annotated[str, Option(help="The brokers, as the operator's `otway` reaches them.")],
+    store: Annotated[str, Option(help="The store, likewise.")],
+    tls: Annotated[bool, Option("--tls", envvar="TLS", help="Both speak TLS.")] = False,
     renew: Annotated[bool, Option("--renew", help="Make all certificates anew.")] = False,
 ) -> None:
     """Make passwords, certificates, access list, key file and subscribers. What is there stays as it is."""
@@ -42,7 +42,9 @@ def secrets(
         directory=directory,
         users=[name.strip() for name in users.split(",") if name.strip()],
         crowd=crowd,
-        operator=dict(_pair(each) for each in setting or ()),
+        kafka=kafka,
+        store=store,
+        tls=tls,
         renew=renew,
     )
     make_secrets(wish, now=clock(), random=random, say=typer.echo)
@@ -57,9 +59,7 @@ def setup(
 ) -> None:
     """Make topics, access lists and passwords on the brokers, and write the subscribers into the store."""
     if find_spec("confluent_kafka") is None:
-        raise Mistake(
-            "this installation cannot set up a cluster: `pip install 'otway[setup]'` brings what it needs"
-        )
+        raise Mistake("this installation sets no cluster up: `pip install 'otway[setup]'` mends it")
     cluster_setup = import_module("console.cluster_setup")
     settings = read_settings(os.environ)
     logs.configure(settings.log, HARDENED, quiet=True)
@@ -78,10 +78,3 @@ def setup(
         typer.echo(f"{len(devices)} devices, {done.added} records of theirs new in the store")
 
     asyncio.run(everything())
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise Mistake(f"--setting {text}: NAME=value is meant")
-    return name, value

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from chaos.lab import DOMAIN, draw_crowd, draw_town
 from console.certificates import Authority
+from console.settings import SETTINGS_FILE
 from protocol.sealing import Random
 from protocol.secret import Secret
 from storage import key_file
@@ -48,8 +49,12 @@ class SecretsWish:
     crowd: int = 0
     """So many more handsets on the UE host `load`, for load."""
     brokers: int = 3
-    operator: Mapping[str, str] = field(default_factory=dict)
-    """Settings for the operator's own machine."""
+    kafka: str
+    """The brokers, as the operator's own machine reaches them: host:port, separated by commas."""
+    store: str
+    """The store, likewise: redis://host:port/db."""
+    tls: bool = False
+    """Both speak TLS."""
     renew: bool = False
     """Make all certificates anew; everything must be restarted then."""
 
@@ -88,9 +93,21 @@ class _Maker:
             path = f"{ue_principal(host)}/users.toml"
             self._write(path, write_users(own).encode(), _OTWAY_UID, again=True)
         self._write("operator/directory.toml", write_directory(devices).encode(), None, again=True)
-        lines = [f"OTWAY_{name}={value}" for name, value in self._wish.operator.items()]
-        head = "# Written by `otway cluster secrets`: how otway on this machine reaches the cluster.\n"
-        self._write("operator/settings.env", (head + "\n".join(lines) + "\n").encode(), None, again=True)
+        self._write("operator/settings.env", self._operators_settings().encode(), None, again=True)
+
+    def _operators_settings(self) -> str:
+        """Paths are as seen from the directory of the cluster (console/settings.py)."""
+        own = SETTINGS_FILE.parent
+        lines = [
+            "# Written by `otway cluster secrets`: how `otway` on this machine reaches the cluster.",
+            f"OTWAY_KAFKA={self._wish.kafka}",
+            f"OTWAY_STORE={self._wish.store}",
+            "OTWAY_USER=operator",
+            f"OTWAY_PASSWORD_FILE={own / 'password'}",
+            f"OTWAY_DIRECTORY={own / 'directory.toml'}",
+            *([f"OTWAY_CA_FILE={own / 'ca.pem'}"] if self._wish.tls else []),
+        ]
+        return "\n".join(lines) + "\n"
 
     def _users(self) -> tuple[Device, ...]:
         """Who is there already, and who is wanted besides."""

@@ -1,4 +1,4 @@
-"""Prints the libraries that pyproject.toml asks for, with the extras that are named: for the Dockerfile, which
+"""Prints the libraries that pyproject.toml asks for, with those of the extras that are named: the Dockerfile
 installs them before there is any source."""
 
 import sys

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Final
 
 import pytest
 
 from chaos.servers import ROOT, Servers, place
-from tests.servers import docker_problem, project_of, remove_leftovers
+from tests.servers import needs_docker, project_of
+
+MEASURED: Final = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write the golden transcripts anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MEASURED] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[MEASURED]:
+        terminalreporter.write_line(f"measured: {line}")
+
+
+@pytest.fixture(scope="session")
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes a line for the end of the run: what a test has seen that is no verdict."""
+    return request.config.stash[MEASURED].append
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +55,7 @@ def docker_cleanup() -> list[str]:
 
 @pytest.fixture(scope="session")
 def _placed(docker_compose_project_name: str) -> Servers:
-    """Says clearly what does not run where there is no Docker; with CI=true that is a failure."""
-    problem = docker_problem()
-    if problem is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI needs the servers of deploy/servers.yaml, and {problem}", pytrace=False)
-        pytest.skip(f"not run, because it needs the servers of deploy/servers.yaml, and {problem}")
-    remove_leftovers()
+    needs_docker()
     return place(docker_compose_project_name)
 
 
