@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from agents.alarms import decode_alarm, encode_alarm
 from agents.decision import NOTHING, Agent, Decision, Input, Keys, Put, Records, Send
 from agents.kms import audit_send
+from agents.vitals import Vitals
 from media.leg import MediaInstruction
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.sealing import Random
@@ -39,6 +42,9 @@ from storage.store import (
 from topics.bus import Bus, BusRefused, BusUnavailable, Inbound, Outbound
 from topics.codec import decode, encode
 from topics.dead_letters import bury
+from topics.messages import Audit
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -48,6 +54,8 @@ WAIT_S: Final = 0.1  # how long an idle loop waits for a record before it looks 
 _TRIES: Final = 20  # conflicts in a row on one batch; two instances of a partition last for seconds at most
 _BACK_OFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _GIVE_UP_AFTER: Final = 20  # attempts in vain: about a minute and a half
+_FINISH_S: Final = 1.5  # for the batch under way, once the loop was told to stop; most take a tenth of it
+_LEAVE_S: Final = 2.5  # for leaving the bus and closing the store
 
 
 class GaveUp(Exception):  # noqa: N818
@@ -86,8 +94,12 @@ class Loop:
         clock: Callable[[], int],
         random: Random,
         carry_out: Callable[[MediaInstruction], None] | None = None,
+        vitals: Vitals | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """clock: whole seconds since 1970 UTC. carry_out: the media engine, at a host that has one."""
+        """clock: whole seconds since 1970 UTC. carry_out: the media engine, at a host that has one.
+        monotonic: seconds, for what the vitals say of time; nothing is decided by it."""
+        self.vitals: Final = vitals or Vitals()
         self._agent = agent
         self._bus = bus
         self._store = store
@@ -95,42 +107,77 @@ class Loop:
         self._clock = clock
         self._random = random
         self._carry_out = carry_out
+        self._monotonic = monotonic
         self._local: deque[Input] = deque()
         self._alarms_seen_at = -1
         self._instance = random(8)
         self._versions = itertools.count(1)
-        self.handled = 0  # inputs dealt with since the start
 
     def tell(self, message: Input) -> None:
         """A local input: a media event, or an alarm that need not survive this process."""
         self._local.append(message)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Steps until `stopping` is set; then finishes the batch, commits and leaves. Raises GaveUp."""
-        failures = 0
+        """Steps until `stopping` is set; then finishes the batch, commits and leaves. That takes 4 s at most,
+        whatever bus and store do: a batch that was not finished comes again. Raises GaveUp."""
         try:
-            while not stopping.is_set():
+            async with asyncio.timeout(None) as patience:
+                limiting = asyncio.create_task(_limit(patience, stopping))
                 try:
-                    await self.step(WAIT_S)
-                    failures = 0
-                except (BusUnavailable, StoreUnavailable) as error:
-                    failures += 1
-                    if failures >= _GIVE_UP_AFTER:
-                        raise GaveUp(str(error)) from error
-                    log.warning("waiting", for_what=str(error), attempt=failures)
-                    await asyncio.sleep(_BACK_OFF_S[min(failures, len(_BACK_OFF_S)) - 1])
+                    await self._keep_stepping(stopping)
+                finally:
+                    limiting.cancel()
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            log.warning("batch not finished", within_s=_FINISH_S)
         finally:
-            await self._bus.stop()
-            await self._store.close()
+            await self._leave()
+
+    async def _keep_stepping(self, stopping: asyncio.Event) -> None:
+        failures = 0
+        while not stopping.is_set():
+            try:
+                await self.step(WAIT_S)
+                failures = 0
+                self.vitals.waiting_for = None
+            except (BusUnavailable, StoreUnavailable) as error:
+                failures += 1
+                what = "store" if isinstance(error, StoreUnavailable) else "bus"
+                self.vitals.waiting_for = f"{what}: {error}"
+                if failures >= _GIVE_UP_AFTER:
+                    raise GaveUp(str(error)) from error
+                log.warning("waiting", for_what=str(error), attempt=failures)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_BACK_OFF_S[min(failures, len(_BACK_OFF_S)) - 1]):
+                        await stopping.wait()
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                await self._bus.stop()
+                await self._store.close()
+        except TimeoutError:
+            log.warning("not left in order", within_s=_LEAVE_S)
 
     async def step(self, wait_s: float) -> int:
         """One round of the loop. Returns how many inputs it dealt with."""
+        self.vitals.turned_at = self._monotonic()
+        try:
+            return await self._round(wait_s)
+        finally:
+            self.vitals.turned_at = self._monotonic()
+            self.vitals.partitions = self._bus.partitions() if self._bus.joined() else None
+            self.vitals.lag = self._bus.lag()
+
+    async def _round(self, wait_s: float) -> int:
         now = self._clock()
         work = [_Work(self._local.popleft()) for _ in range(min(len(self._local), BATCH_MAX))]
         inbound: Sequence[Inbound] = ()
         try:
             work += await self._due(now)
             inbound = await self._bus.receive(BATCH_MAX, 0 if work else wait_s)
+            received_at = self._monotonic()
             buried: list[Outbound] = []
             for record in inbound:
                 try:
@@ -147,7 +194,9 @@ class Loop:
             self._bus.give_back(inbound)
             raise
         self._bus.commit(inbound)
-        self.handled += len(work)
+        if work or buried:
+            kinds = [type(item.input).__name__ for item in work]
+            self.vitals.batch(kinds, len(buried), self._monotonic() - received_at)
         return len(work) + len(buried)
 
     def _decode(self, record: Inbound) -> Input:
@@ -162,20 +211,31 @@ class Loop:
         """Alarms of the partitions held, looked for once a second."""
         if now == self._alarms_seen_at:
             return []
-        due = await self._store.due(self._agent.party, self._bus.partitions(), now, ALARMS_MAX)
+        looking = self._store.due(self._agent.party, self._bus.partitions(), now, ALARMS_MAX)
+        due = await self._timed("due", looking)
         if len(due) < ALARMS_MAX:
             self._alarms_seen_at = now
         return [_Work(decode_alarm(alarm.value), alarm=alarm) for alarm in due]
 
+    async def _timed(self, operation: str, round_trip: Awaitable[T]) -> T:
+        """One question to the store, with what it costs."""
+        asked_at = self._monotonic()
+        try:
+            return await round_trip
+        finally:
+            self.vitals.round_trip(operation, self._monotonic() - asked_at)
+
     async def _carry(self, work: Sequence[_Work], buried: list[Outbound], now: int) -> None:
-        """From `read` to `send` for one batch."""
+        """From `read` to `send` for one batch; adds to `buried` what turns out to be unreadable."""
         decisions, broken = await self._decide_and_write(work, now)
         buried += broken
-        audit = [_outbound(audit_send(event)) for decision in decisions for event in decision.audit]
+        events = [event for decision in decisions for event in decision.audit]
+        audit = [_outbound(audit_send(event)) for event in events]
         if audit and await self._bus.send(audit):  # OR-16
             raise BusRefused("there is no topic for the audit")
-        sends = [_outbound(send) for decision in decisions for send in decision.sends]
-        for lost in await self._bus.send([*buried, *sends]) if sends or buried else ():
+        sends = [*buried, *(_outbound(send) for decision in decisions for send in decision.sends)]
+        undeliverable = await self._bus.send(sends) if sends else ()
+        for lost in undeliverable:
             log.info("undeliverable", topic=lost.topic)  # a peer has named a UE host that is not there
         if self._carry_out is not None:
             for decision in decisions:
@@ -183,7 +243,11 @@ class Loop:
                     self._carry_out(instruction)
         alarms = [item.alarm for item in work if item.alarm is not None]
         if alarms:
-            await self._store.dismiss(alarms)
+            await self._timed("dismiss", self._store.dismiss(alarms))
+        self.vitals.sent += len(audit) + len(sends) - len(undeliverable)
+        self.vitals.audited(events)
+        for event in events:
+            log.info(event.event, **_told(event))
 
     async def _decide_and_write(
         self, work: Sequence[_Work], now: int
@@ -209,10 +273,11 @@ class Loop:
                 if decision.puts or decision.wakes:
                     changes.append(self._change(decision, keys, snapshot))
                     changing.append(item)
-            written = await self._store.write(changes) if changes else []
+            written = await self._timed("write", self._store.write(changes)) if changes else []
             open_items = [item for item, done in zip(changing, written, strict=True) if not done]
             if not open_items:
                 return [decisions[item] for item in sorted(decisions)], buried
+            self.vitals.conflicts += len(open_items)
             log.info("conflict", inputs=len(open_items))
         raise StoreUnavailable(f"{len(open_items)} inputs met {_TRIES} conflicts in a row")
 
@@ -226,7 +291,8 @@ class Loop:
         snapshot = _Snapshot()
         if not keys:
             return snapshot
-        for key, stored in zip(keys.values(), await self._store.read(list(keys)), strict=True):
+        found = await self._timed("read", self._store.read(list(keys)))
+        for key, stored in zip(keys.values(), found, strict=True):
             snapshot.versions[key.name] = stored.version
             if stored.value is not None:
                 try:
@@ -279,6 +345,26 @@ class Loop:
             return []
         refused = Refused(Check.OR_01, RefusalCode.MALFORMED, f"record broken: {broken}")
         return [bury(item.inbound, self._agent.party, refused)]
+
+
+async def _limit(patience: asyncio.Timeout, stopping: asyncio.Event) -> None:
+    """Once it is told to stop, what goes on under `patience` has _FINISH_S left."""
+    await stopping.wait()
+    patience.reschedule(asyncio.get_running_loop().time() + _FINISH_S)
+
+
+def _told(event: Audit) -> dict[str, str]:
+    """What the log says of an audit event: identities, names and codes. There is no key in it."""
+    call = event.call.hex() if event.call is not None else None
+    fields = {
+        "call": call,
+        "caller": event.caller,
+        "callee": event.callee,
+        "key_id": event.key_id,
+        "check": event.check,
+        "code": event.code,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _outbound(send: Send) -> Outbound:

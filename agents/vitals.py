@@ -17,6 +17,7 @@ from topics.messages import Audit, AuditEvent
 
 BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 400)  # inputs
 LATENCIES_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_NO_LAG: Final = Lag(0, 0.0)
 
 
 class Histogram:
@@ -53,13 +54,15 @@ class Vitals:
     conflicts: int = 0  # inputs that were read and decided again
     sent: int = 0  # records acknowledged, those for the audit and dead letters included
     batches: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZES))
-    latency: Histogram = field(default_factory=lambda: Histogram(LATENCIES_S))  # of each input and dead letter
+    latency: Histogram = field(
+        default_factory=lambda: Histogram(LATENCIES_S)
+    )  # of each input and dead letter
     store: dict[str, RoundTrips] = field(default_factory=dict)  # by operation
 
     waiting_for: str | None = None  # the store or the bus, which does not do what was asked, and why
     turned_at: float | None = None  # when the loop last came by, well or not, by the loop's monotonic clock
     partitions: frozenset[int] | None = None  # held then; None before the group has given it a share
-    lag: Lag = Lag(0, 0.0)  # as it was then
+    lag: Lag = _NO_LAG  # as it was then
 
     @property
     def dealt_with(self) -> int:

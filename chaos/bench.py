@@ -228,11 +228,11 @@ async def run(servers: Clients, say: Callable[[str], None]) -> dict[str, Any]:
     echo = ("echo", bench_topic("load").name, bench_topic("answers").name)
     found: dict[str, Any] = {}
     say(f"full batches: {BACKLOG} requests, echo and KMS")
-    load = requests(BACKLOG)
+    load = requests(BACKLOG, *people(), "bench")
     found["echo"] = await measure(servers, echo, bench_topic("load"), load, per_second=None)
     found["kms"] = await measure(servers, ("kms",), KMS, load, per_second=None)
     say(f"low rate: {RATE} a second for {RATE_S} s, echo and KMS")
-    load = requests(RATE * RATE_S)
+    load = requests(RATE * RATE_S, *people(), "bench")
     found["echo, low rate"] = await measure(servers, echo, bench_topic("load"), load, per_second=RATE)
     found["kms, low rate"] = await measure(servers, ("kms",), KMS, load, per_second=RATE)
     say(f"set-up: {CALLS} calls, beside 4 and 6 bare hops")

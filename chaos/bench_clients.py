@@ -74,13 +74,14 @@ def people() -> tuple[list[Device], list[Device]]:
     return list(callers), list(callees)
 
 
-def requests(count: int) -> list[Outbound]:
-    """REQUESTs of so many calls, as callees would send them."""
-    callers, callees = people()
+def requests(
+    count: int, callers: Sequence[Device], callees: Sequence[Device], host: str
+) -> list[Outbound]:
+    """REQUESTs of so many calls, as callees on that host would send them; all have pre-shared keys."""
     offer = Description(tuple(SrtpSuite), ("PCMU",), Flow.SENDRECV).octets
     made = []
     for number in range(count):
-        caller, callee = callers[number % USERS], callees[number % USERS]
+        caller, callee = callers[number % len(callers)], callees[number % len(callees)]
         assert caller.psk is not None
         assert callee.psk is not None
         run = Run(
@@ -98,7 +99,7 @@ def requests(count: int) -> list[Outbound]:
             suite=run.suite,
             token_a=token_a,
             token_b=token_b,
-            sender=Contact("bench", callee.impi),
+            sender=Contact(host, callee.impi),
             **clear(run),
         )
         key = call_key(run.caller, run.call)

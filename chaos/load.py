@@ -27,9 +27,10 @@ from protocol.transport import MediaAddress
 from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets
 from storage.users_file import Device
-from topics.bus import Bus, Inbound, Outbound
-from topics.catalogue import KMS, REPORTS
+from topics.bus import Outbound
+from topics.catalogue import KMS, REPORTS, ue_inbox
 from topics.codec import decode
+from topics.kafka import KafkaBus, KafkaSettings
 from topics.messages import Dial, HangUp, Message, Report, ReportEvent
 
 REGISTER_WITHIN_S: Final = 60.0
@@ -67,43 +68,31 @@ class LoadSettings:
         return tuple(MediaAddress(_NOWHERE, 1 + number % 65_535) for number in range(count))
 
 
-class WatchedBus:
-    """A bus that shows what its user tells the KMS and the world, before it goes out.
+class WatchedBus(KafkaBus):
+    """The bus of a UE host, which shows what the host tells the KMS and the world before it goes out.
 
     What a failed send leaves unsent is shown all the same: the handset has decided it, and does not again.
     """
 
-    def __init__(self, bus: Bus, show: Callable[[Message], None]) -> None:
-        self._bus = bus
+    def __init__(self, settings: KafkaSettings, host: str, show: Callable[[Message], None]) -> None:
+        super().__init__(settings, f"ue.{host}", ue_inbox(host).name)
         self._show = show
 
-    async def receive(self, limit: int, wait_s: float) -> Sequence[Inbound]:
-        return await self._bus.receive(limit, wait_s)
-
     async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
+        """See Bus.send."""
         for record in records:
             if record.topic in {REPORTS.name, KMS.name}:
                 self._show(decode(record.value))
-        return await self._bus.send(records)
-
-    def commit(self, records: Sequence[Inbound]) -> None:
-        self._bus.commit(records)
-
-    def give_back(self, records: Sequence[Inbound]) -> None:
-        self._bus.give_back(records)
-
-    def partitions(self) -> frozenset[int]:
-        return self._bus.partitions()
-
-    async def stop(self) -> None:
-        await self._bus.stop()
+        return await super().send(records)
 
 
 class Load:
     """One load, to be run once."""
 
-    def __init__(self, settings: LoadSettings, bus: Bus, *, clock: Callable[[], int], random: Random) -> None:
-        """bus: the member that reads the host's inbox, started. clock: whole seconds since 1970 UTC."""
+    def __init__(
+        self, settings: LoadSettings, kafka: KafkaSettings, *, clock: Callable[[], int], random: Random
+    ) -> None:
+        """clock: whole seconds since 1970 UTC."""
         self.account: Final = CallAccount()
         self._settings = settings
         self._clock = clock
@@ -111,9 +100,10 @@ class Load:
         self._store = MemoryStore()
         self._codec = draw_codec(random)
         self._media = LoadMedia(self._told)
+        self._bus = WatchedBus(kafka, settings.host, self._watch)
         self._handsets = Loop(
             Ue(settings.profile, UeSettings(host=settings.host, lines=settings.lines)),
-            WatchedBus(bus, self._watch),
+            self._bus,
             self._store,
             self._codec,
             clock=clock,
@@ -135,9 +125,10 @@ class Load:
     async def run(self, stopping: asyncio.Event) -> None:
         """Registers, dials, and waits for the end of all calls. stopping: dial no more, and be quick.
 
-        Raises NotRegistered, BusRefused, GaveUp. The bus is stopped in the end.
+        Raises NotRegistered, BusUnavailable, BusRefused, GaveUp.
         """
         settings, leaving = self._settings, asyncio.Event()
+        await self._bus.start()
         await provision_handsets(self._store, self._codec, settings.devices, self._clock(), self._random)
         for device in settings.devices:
             self._handsets.tell(HandsetAlarm(device.impi))

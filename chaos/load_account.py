@@ -86,10 +86,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     disagreeing: int  # both ends have opened media, under different Ks
     two_keys: int  # one end has opened media under different Ks
     shared_keys: int  # calls whose K another call has as well
+    without_media: int  # confirmed, but one end has never opened media: its user heard nothing
     set_up_ms: SetUp | None  # None when nothing came up
     late_ms_max: float
     ups: tuple[int, ...]  # how many calls came up in each second since the start
-    gaps: tuple[Gap, ...]  # of more than GAP_S, between start, calls that came up, and last dial
+    gaps: tuple[Gap, ...]  # of more than GAP_S, from the start to the last dial at least
     calls: tuple[CallResult, ...]
 
     @property
@@ -170,10 +171,13 @@ class CallAccount:
             disagreeing=sum(call.disagreeing for call in calls),
             two_keys=sum(call.two_keys for call in calls),
             shared_keys=_shared(calls),
+            without_media=sum(
+                call.confirmed and None in {call.key_at_caller, call.key_at_callee} for call in calls
+            ),
             set_up_ms=_set_up([call.up_after_ms for call in calls if call.up_after_ms is not None]),
             late_ms_max=max((call.late_ms for call in calls), default=0.0),
             ups=tuple(in_second[second] for second in range(max(in_second, default=-1) + 1)),
-            gaps=tuple(_gaps([0.0, *ups, max((call.dialled_at for call in calls), default=0.0)])),
+            gaps=tuple(_gaps([0.0, *ups, max([0.0, *ups[-1:], *(call.dialled_at for call in calls)])])),
             calls=calls,
         )
 
@@ -236,6 +240,6 @@ def _set_up(took_ms: list[float]) -> SetUp | None:
 
 
 def _gaps(moments: list[float]) -> Iterator[Gap]:
-    for before, after in pairwise(sorted(moments)):
+    for before, after in pairwise(moments):
         if after - before > GAP_S:
             yield Gap(round(before, 2), round(after - before, 2))

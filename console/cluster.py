@@ -56,6 +56,9 @@ def setup(
     directory: Annotated[Path, Argument(help="The set-up's own directory of the secrets.")],
     *,
     inside: Annotated[str, Option(help="The brokers' inner listener: host:port, separated by commas.")],
+    restored: Annotated[
+        bool, Option("--restored", help="The store comes from a copy: refuse tokens from before now.")
+    ] = False,
 ) -> None:
     """Make topics, access lists and passwords on the brokers, and write the subscribers into the store."""
     if find_spec("confluent_kafka") is None:
@@ -74,7 +77,7 @@ def setup(
 
     async def everything() -> None:
         await cluster_setup.set_up(wish, say=typer.echo)
-        done = await provision_all(settings, devices, restored=False)
+        done = await provision_all(settings, devices, restored=restored)
         typer.echo(f"{len(devices)} devices, {done.added} records of theirs new in the store")
 
     asyncio.run(everything())

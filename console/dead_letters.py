@@ -21,6 +21,7 @@ from topics.kafka import KafkaSettings
 from topics.kafka_admin import list_topics, read_all, sender
 
 _BATCH: Final = 200  # letters at a time: with the largest that are possible, what a broker takes in a second
+_PROGRESS_S: Final = 1.0
 _SHOWN_OCTETS: Final = 1024
 _REASONS: Final = 10
 
@@ -141,13 +142,16 @@ def _carry_out(
     in_order = sorted(letters, key=lambda letter: (letter.topic, letter.partition, letter.offset))
 
     async def close() -> None:
+        clock = asyncio.get_running_loop().time
+        tell_at = clock() + _PROGRESS_S
         async with sender(settings) as send:
             for start in range(0, len(in_order), _BATCH):
                 batch = in_order[start : start + _BATCH]
                 await send([record for letter in batch for record in sends(letter)])
                 await send([closing(letter, how) for letter in batch])
-                if len(in_order) > _BATCH:
+                if clock() >= tell_at:
                     typer.echo(f"{start + len(batch)} of {len(in_order)}", err=True)
+                    tell_at = clock() + _PROGRESS_S
 
     asyncio.run(close())
     typer.echo(f"{_letters(len(letters))} {how}")

@@ -62,13 +62,13 @@ class KeyBook:
                 told.impi, told.not_after = audit.impi, audit.not_after
                 told.revoked = told.revoked or audit.event is AuditEvent.REVOKED
             case Audit(event=AuditEvent.GRANTED):
-                for key_id, identity in (
+                for used, identity in (
                     (audit.caller_key, audit.caller),
                     (audit.callee_key, audit.callee),
                 ):
-                    if key_id is not None and identity is not None:
-                        self._of(key_id).identities.add(identity)
-                        self._of(key_id).grants.add(audit.id)
+                    if used is not None and identity is not None:
+                        self._of(used).identities.add(identity)
+                        self._of(used).grants.add(audit.id)
             case _:
                 pass
 

@@ -43,7 +43,7 @@ def lines(found: Iterable[InboxLag]) -> Iterable[str]:
     for each in found:
         place = each.topic if each.partition is None else f"{each.topic}/{each.partition}"
         committed = "none" if each.committed is None else str(each.committed)
-        yield f"{each.group:14}{place:22}committed {committed:>9}  end {each.end:>9}  lag {each.lag:>9}"
+        yield f"{each.group:12}  {place:20}  committed {committed:>9}  end {each.end:>9}  lag {each.lag:>9}"
 
 
 def _sum(partitions: Sequence[PartitionLag], partition: int | None) -> InboxLag:

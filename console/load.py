@@ -23,8 +23,6 @@ from console.roles import until_told_to_stop
 from console.running import Lab, served
 from console.settings import read_settings
 from storage.users_file import Device, read_users
-from topics.catalogue import ue_inbox
-from topics.kafka import KafkaBus
 
 _TELL_EVERY_S: Final = 5.0
 _GAPS_SHOWN: Final = 20
@@ -62,16 +60,17 @@ def load(
         drain_s=drain,
         profile=profile,
     )
-    bus = KafkaBus(settings.kafka_settings, f"ue.{host}", ue_inbox(host).name)
-    calls = Load(wish, bus, clock=clock, random=random)
+    calls = Load(wish, settings.kafka_settings, clock=clock, random=random)
     try:
-        served(_run(calls, bus, tell=not as_json))
+        served(_run(calls, tell=not as_json))
     except NotRegistered as problem:
         raise Mistake(str(problem)) from None
     finally:  # what is known is told, whatever has ended the load
         outcome = calls.outcome()
         if outcome.dials:
             _show(outcome, out, as_json=as_json)
+    if not outcome.dials:
+        raise Mistake("stopped before the first dial")
     raise typer.Exit(0 if outcome.good else 1)
 
 
@@ -85,13 +84,11 @@ def _crowd(users: Path, host: str) -> tuple[Device, ...]:
     return devices
 
 
-async def _run(calls: Load, bus: KafkaBus, *, tell: bool) -> None:
+async def _run(calls: Load, *, tell: bool) -> None:
     """Raises NotRegistered, BusUnavailable, BusRefused, GaveUp."""
-    stopping = until_told_to_stop()
-    await bus.start()
     telling = asyncio.create_task(_tell(calls)) if tell else None
     try:
-        await calls.run(stopping)
+        await calls.run(until_told_to_stop())
     finally:
         if telling is not None:
             telling.cancel()
@@ -127,6 +124,7 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "ends with different keys", str(outcome.disagreeing)
     yield "two keys at one end", str(outcome.two_keys)
     yield "a key of two calls", str(outcome.shared_keys)
+    yield "confirmed, one end without media", str(outcome.without_media)
     if outcome.set_up_ms is not None:
         times = outcome.set_up_ms
         yield "set-up p50, p95, p99, max", f"{times.p50}, {times.p95}, {times.p99}, {times.max} ms"

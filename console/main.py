@@ -25,6 +25,7 @@ from console.outside import random
 from console.running import run_app
 from console.settings import SETTINGS_FILE, SettingsBroken, read_settings
 from console.simulation import simulate
+from console.status import status
 from protocol.profile import HARDENED, LabOnly
 from storage.key_file import KeyFileBroken
 from storage.records import RecordBroken
@@ -66,6 +67,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(cluster_app, name="cluster")
 app.command()(provision)
 app.command()(load)
+app.command()(status)
 
 
 @app.callback()

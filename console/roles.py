@@ -1,20 +1,27 @@
-"""One agent in this process on real servers: `otway run`."""
+"""Agents of the network in this process, on real servers: `otway run`."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import Callable
-from typing import Final
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from agents.bsf import Bsf
 from agents.cscf import Cscf
+from agents.custodian import Custodian
 from agents.decision import Agent
 from agents.kms import Kms
 from agents.runtime import Loop
 from chaos.lab import draw_codec
+from console.operations import operated, telling
+from console.readiness import Watched
 from console.settings import Settings
 from protocol.profile import Profile
 from protocol.sealing import Random
@@ -22,16 +29,29 @@ from storage import key_file
 from storage.records import RecordCodec
 from storage.redis_store import RedisStore
 from storage.wrapping import Wrapping
-from topics.catalogue import BSF, CSCF, KMS, Topic
+from topics.catalogue import BSF, CSCF, KMS, ORDERS, Party, Topic
 from topics.kafka import KafkaBus
 
 log = structlog.get_logger()
 
-NETWORK: Final[dict[str, tuple[Topic, Callable[[Profile], Agent]]]] = {
-    "kms": (KMS, Kms),
-    "bsf": (BSF, lambda _: Bsf()),
-    "cscf": (CSCF, lambda _: Cscf()),
+_GIVE_UP_S: Final = 2.0  # for a broker to let go of a member that it has not yet let in
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One agent of a process. group: its consumer group, and its name to operators."""
+
+    inbox: Topic
+    group: Party
+    make: Callable[[Profile], Agent]
+
+
+NETWORK: Final[dict[str, tuple[Served, ...]]] = {
+    "kms": (Served(KMS, Party.KMS, Kms), Served(ORDERS, Party.CUSTODIAN, lambda _: Custodian())),
+    "bsf": (Served(BSF, Party.BSF, lambda _: Bsf()),),
+    "cscf": (Served(CSCF, Party.CSCF, lambda _: Cscf()),),
 }
+"""What a process of each role runs; each agent has its own bus, store and vitals."""
 
 
 def keyed_codec(settings: Settings, random: Random) -> RecordCodec:
@@ -39,23 +59,73 @@ def keyed_codec(settings: Settings, random: Random) -> RecordCodec:
     return RecordCodec(Wrapping(key_file.read(settings.key_file), random))
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """One agent with what is its own."""
+
+    watched: Watched
+    bus: KafkaBus
+    loop: Loop
+
+
 async def run_network(
     role: str, settings: Settings, profile: Profile, *, clock: Callable[[], int], random: Random
 ) -> None:
-    """KMS, BSF or CSCF until SIGTERM or SIGINT: then the batch is finished and committed.
+    """The agents of a role until SIGTERM or SIGINT: then their batches are finished and committed.
 
-    Raises KeyFileBroken, BusUnavailable, BusRefused, StoreRefused, GaveUp.
+    Raises KeyFileBroken, SettingsBroken, BusUnavailable, BusRefused, StoreRefused, GaveUp.
     """
-    inbox, make = NETWORK[role]
     # the CSCF has no secrets, so it is not given the file that opens everybody's
     codec = draw_codec(random) if role == "cscf" else keyed_codec(settings, random)
-    bus = KafkaBus(settings.kafka_settings, role, inbox.name)
-    await bus.start()
-    store = RedisStore(settings.redis_settings)
-    loop = Loop(make(profile), bus, store, codec, clock=clock, random=random)
-    log.info("running", role=role)
-    await loop.run(until_told_to_stop())
-    log.info("stopped", role=role, handled=loop.handled)
+    instance = settings.instance or f"{socket.gethostname()}-{os.getpid()}"
+    agents = []
+    for served in NETWORK[role]:
+        watched = Watched(served.group)
+        bus = KafkaBus(settings.kafka_settings, served.group, served.inbox.name)
+        store = RedisStore(settings.redis_settings)
+        agent = served.make(profile)
+        loop = Loop(agent, bus, store, codec, clock=clock, random=random, vitals=watched.vitals)
+        agents.append(_Running(watched, bus, loop))
+
+    stopping = until_told_to_stop()
+
+    async def serve(agent: _Running) -> None:
+        bind_contextvars(role=agent.watched.role)  # in this task and what it starts
+        if await _joined(agent.bus, stopping):
+            log.info("running")
+            async with telling(agent.bus, agent.watched, instance, clock=clock):
+                await agent.loop.run(stopping)
+            await agent.bus.stop()  # once more: a status may have connected again meanwhile
+
+    with operated(settings, role, instance, [agent.watched for agent in agents]):
+        await together([serve(agent) for agent in agents], stopping)
+        log.info("stopped", handled=sum(agent.watched.vitals.handled for agent in agents))
+
+
+async def _joined(bus: KafkaBus, stopping: asyncio.Event) -> bool:
+    """Join the group; False if it was told to stop meanwhile. Raises BusUnavailable, BusRefused."""
+    joining, told = asyncio.create_task(bus.start()), asyncio.create_task(stopping.wait())
+    await asyncio.wait({joining, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if joining.done():
+        joining.result()
+        return True
+    joining.cancel()
+    await asyncio.wait({joining}, timeout=_GIVE_UP_S)
+    return False
+
+
+async def together(serving: Iterable[Coroutine[Any, Any, None]], stopping: asyncio.Event) -> None:
+    """Until all have ended; the first that ends stops the others. Raises what one of them has raised."""
+    tasks = [asyncio.create_task(each) for each in serving]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.set()
+        await asyncio.wait(tasks)
+    for problem in [task.exception() for task in tasks]:
+        if problem is not None:
+            raise problem
 
 
 def until_told_to_stop() -> asyncio.Event:

@@ -14,7 +14,10 @@ from agents.alarms import HandsetAlarm
 from agents.runtime import Loop
 from agents.ue import Ue
 from agents.ue_call import UeSettings
+from agents.vitals import Vitals
 from chaos.lab import draw_codec
+from console.operations import operated, telling
+from console.readiness import Watched
 from console.roles import until_told_to_stop
 from console.settings import Settings
 from console.sound_desk import SoundDesk
@@ -30,7 +33,7 @@ from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets
 from storage.users_file import Device
 from topics.bus import Bus
-from topics.catalogue import ue_inbox
+from topics.catalogue import Party, ue_inbox
 from topics.kafka import KafkaBus
 
 log = structlog.get_logger()
@@ -63,6 +66,7 @@ class UeHost:
         random: Random,
         source: Source,
         sink: Sink,
+        vitals: Vitals | None = None,
     ) -> None:
         self.store: Final = MemoryStore()
         self.codec: Final = draw_codec(random)  # what a handset has dies with it, and so does this key
@@ -72,6 +76,7 @@ class UeHost:
         self._clock = clock
         self._random = random
         self._engine = Engine(settings.engine, random=random, source=source, on_event=self._told, sink=sink)
+        self._vitals = vitals
         self._loop: Loop | None = None
 
     @property
@@ -100,6 +105,7 @@ class UeHost:
             clock=self._clock,
             random=self._random,
             carry_out=self._engine.carry_out,
+            vitals=self._vitals,
         )
         for device in settings.devices:
             self._loop.tell(HandsetAlarm(device.impi))
@@ -126,8 +132,9 @@ async def run_ue_host(
 ) -> None:
     """The handsets of one host until SIGTERM or SIGINT. heard: a directory for a WAV file of each call.
 
-    Raises OSError, BusUnavailable, BusRefused, GaveUp.
+    Raises OSError, SettingsBroken, BusUnavailable, BusRefused, GaveUp.
     """
+    watched, instance = Watched(Party.UE), settings.instance or host
     bus = KafkaBus(settings.kafka_settings, f"ue.{host}", ue_inbox(host).name)
     desk = SoundDesk(host, settings.kafka_settings, bus, sound, heard)
     phone = UeHost(
@@ -143,15 +150,20 @@ async def run_ue_host(
         random=random,
         source=desk.source,
         sink=desk.sink,
+        vitals=watched.vitals,
     )
     async with AsyncExitStack() as closing:
+        closing.enter_context(operated(settings, Party.UE, instance, [watched]))
         await bus.start()
+        closing.push_async_callback(bus.stop)  # once more: sounds are handed back after the loop has left
+        stopping = until_told_to_stop()
         await closing.enter_async_context(desk.open())
         await phone.start()
         closing.push_async_callback(phone.stop)
-        log.info("running", role="ue", host=host, devices=len(devices), lines=len(phone.lines))
-        await phone.loop.run(until_told_to_stop())
-    log.info("stopped", role="ue", host=host, handled=phone.loop.handled)
+        log.info("running", host=host, devices=len(devices), lines=len(phone.lines))
+        async with telling(bus, watched, instance, clock=clock):
+            await phone.loop.run(stopping)
+    log.info("stopped", host=host, handled=watched.vitals.handled)
 
 
 def engine_settings(settings: Settings) -> EngineSettings:

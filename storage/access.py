@@ -24,6 +24,9 @@ _PREFIXES: Final = {
     "cscf": ("cscf",),
     "setup": ("kms", "bsf"),  # writes subscribers down before anything runs
 }
+_NOBODY: Final = "user default off resetpass ~* &* +@all"
+"""Nobody can be this user, yet it must be allowed everything: what scripts have written is read back from the
+append-only file as if this user wrote it, and what it may not do is silently dropped (valkey-io/valkey#3983)."""
 _ONLY_LOOKING: Final = "+ping +time +client|setname"
 
 STORE_USERS: Final = (*_PREFIXES, "operator")
@@ -32,7 +35,7 @@ STORE_USERS: Final = (*_PREFIXES, "operator")
 
 def access_list(passwords: Mapping[str, Secret]) -> str:
     """One line for each user. passwords: of STORE_USERS; only their hashes are in the text."""
-    lines = ["user default off", "user health on nopass -@all +ping"]
+    lines = [_NOBODY, "user health on nopass -@all +ping"]
     for user, prefixes in _PREFIXES.items():
         keys = " ".join(f"~{prefix}:*" for prefix in prefixes)
         commands = " ".join(f"+{command}" for command in _COMMANDS)

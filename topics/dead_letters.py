@@ -25,7 +25,7 @@ _ORIGINAL_OCTETS_MAX: Final = 4_096
 _HEADERS_MAX: Final = 16
 _ORIGINAL: Final = "original-"
 _ID: Final = re.compile(rb"([A-Za-z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,19})")
-_REPLAYED_INTO: Final = frozenset(topic.name for topic in INBOXES) - {ORDERS.name}
+_INBOXES: Final = frozenset(topic.name for topic in INBOXES)
 _UE_INBOXES: Final = ue_inbox("").name
 
 
@@ -150,7 +150,7 @@ def sort_letters(records: Iterable[Inbound]) -> Letters:
         except NoLetter:
             others += 1
     still_open = [letter for letter in found.values() if letter.id not in closed]
-    still_open.sort(key=lambda letter: letter.timestamp_ms)
+    still_open.sort(key=lambda each: (each.timestamp_ms, each.topic, each.partition, each.offset))
     return Letters({letter.id: letter for letter in still_open}, closed, others)
 
 
@@ -160,7 +160,7 @@ def original(letter: Letter) -> Outbound:
         raise NotReplayable(f"not all of it was kept ({letter.cut})")
     if letter.topic == ORDERS.name:
         raise NotReplayable("an order is given anew, not replayed")
-    if letter.topic not in _REPLAYED_INTO and not letter.topic.startswith(_UE_INBOXES):
+    if letter.topic not in _INBOXES and not letter.topic.startswith(_UE_INBOXES):
         raise NotReplayable(f"{letter.topic} is nobody's inbox")
     return Outbound(letter.topic, letter.partition, letter.key, letter.value, letter.headers)
 

@@ -11,6 +11,7 @@ settings.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -26,13 +27,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.helpers import create_ssl_context
 
 from protocol.secret import Secret
-from topics.bus import BusRefused, BusUnavailable, Inbound, Outbound
+from topics.bus import BusRefused, BusUnavailable, Inbound, Lag, Outbound
 from topics.catalogue import BATCH_OCTETS_MAX
 
 log = structlog.get_logger()
 
 _METADATA_AGE_MS: Final = 5_000  # a consumer may otherwise stay with a leader that is gone, and look healthy
 _NEW_TOPICS_S: Final = 1.0  # so long a new topic may be taken for one that does not exist
+_FETCH_S: Final = 0.1  # a fetch takes longer only while the group is shared out anew, and then without limit
 _POLL_INTERVAL_MS: Final = 60_000  # a member that has not received for so long is stuck: others take over
 _REFUSALS: Final = (
     kafka_errors.AuthenticationFailedError,
@@ -58,6 +60,8 @@ class KafkaSettings:
     """host:port of one or more brokers, separated by commas."""
     deadline_s: float = 5.0
     """How long a send, or reaching a broker at the start, may take before it raises BusUnavailable."""
+    leave_s: float = 2.0
+    """How long `stop` may take in all; what was not done by then is not done."""
     session_timeout_s: float = 6.0
     """A member that was killed loses its partitions after so long; the broker's least is 6 s by default."""
     client_id: str = "otway"
@@ -149,14 +153,23 @@ async def started(settings: KafkaSettings, client: Any) -> AsyncIterator[Any]:  
                 await asyncio.sleep(0)  # a consumer's tasks that have never run would be missed by its stop
         yield client
     finally:
-        await _stopped(settings, client)
+        await _stopped(client, settings.deadline_s)
 
 
-async def _stopped(settings: KafkaSettings, client: Any) -> None:  # noqa: ANN401
-    """A client that was given up; what it could not do within the deadline it does not do."""
-    with suppress(TimeoutError, kafka_errors.KafkaError):
-        async with asyncio.timeout(settings.deadline_s):
-            await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+async def _stopped(client: Any, within_s: float) -> None:  # noqa: ANN401
+    """A client that was given up; what it could not do in the time it does not do.
+
+    It is stopped by a task of its own, because aiokafka swallows a cancellation here and there.
+    """
+    closes = isinstance(client, AIOKafkaAdminClient)
+    stopping = asyncio.create_task(client.close() if closes else client.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=within_s)
+        if stopping.done():
+            with suppress(kafka_errors.KafkaError, asyncio.CancelledError):
+                stopping.result()
+    finally:
+        stopping.cancel()
 
 
 class _Member(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -169,12 +182,20 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]
         self, revoked: Collection[TopicPartition]
     ) -> None:
         """Before anybody else gets them."""
-        if revoked:
-            await self._bus.drain()
+        await self._bus.share_taken(some=bool(revoked))
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """From here on they are ours."""
+        self._bus.share_given()
         log.info("partitions", held=sorted(partition.partition for partition in assigned))
+
+
+@dataclass(slots=True, eq=False)
+class _Producer:
+    """A producer, and how many sends are under way with it."""
+
+    client: AIOKafkaProducer
+    sends: int = 0
 
 
 class KafkaBus:
@@ -186,12 +207,19 @@ class KafkaBus:
         self._inbox = inbox
         self._group = group
         self._consumer: AIOKafkaConsumer | None = None
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: _Producer | None = None
+        self._connecting = asyncio.Lock()  # one new producer at a time
+        self._retired: set[asyncio.Task[None]] = set()  # producers on their way out
         self._topics: set[str] = set()  # that exist
         self._ask_again_at = 0.0
+        self._fetching: asyncio.Task[dict[TopicPartition, list[Any]]] | None = (
+            None  # under way since a receive
+        )
         self._idle = asyncio.Event()  # no batch is with the loop
         self._idle.set()
         self._dealt_with: dict[TopicPartition, int] = {}  # the next offset of each, not committed yet
+        self._reached: dict[TopicPartition, int] = {}  # the next offset to deal with, where it is known
+        self._share_given_at: float | None = None  # seconds since 1970 UTC; None: the group has given none
         self._to_commit = asyncio.Event()
         self._committing = asyncio.Lock()
         self._committer: asyncio.Task[None] | None = None
@@ -208,7 +236,7 @@ class KafkaBus:
                         raise BusRefused(f"no topic {self._inbox}: create it with `otway topics create`")
                 self._producer = await self._new_producer()
         except BaseException:
-            await _stopped(self._settings, consumer)
+            await _stopped(consumer, self._settings.deadline_s)
             raise
         consumer.subscribe([self._inbox], listener=_Member(self))
         self._consumer = consumer
@@ -219,7 +247,19 @@ class KafkaBus:
         assert self._consumer is not None
         assert self._idle.is_set()
         with translated(self._settings):
-            found = await self._consumer.getmany(timeout_ms=round(1000 * wait_s), max_records=limit)
+            if self._fetching is None:
+                for where in self._consumer.assignment():
+                    if self._consumer.highwater(where) is not None:  # it has a position: this asks nobody
+                        self._reached[where] = await self._consumer.position(where)
+                getting = self._consumer.getmany(timeout_ms=round(1000 * wait_s), max_records=limit)
+                self._fetching = asyncio.create_task(getting)
+            await asyncio.wait({self._fetching}, timeout=wait_s + _FETCH_S)
+            if not self._fetching.done():
+                return ()
+            fetching, self._fetching = self._fetching, None
+            found = fetching.result()
+        for where, batch in found.items():
+            self._reached.setdefault(where, batch[0].offset)
         records = [inbound(record) for batch in found.values() for record in batch]
         if records:
             self._idle.clear()
@@ -229,19 +269,27 @@ class KafkaBus:
         """See Bus.send."""
         if not records:
             return ()
+        producer: _Producer | None = None
         try:
             with translated(self._settings):
                 async with asyncio.timeout(self._settings.deadline_s):
-                    return await self._send(records)
+                    producer = await self._producer_to_use()
+                    return await self._send(producer.client, records)
         except (BusUnavailable, BusRefused):
-            await self._drop_producer()  # a failed batch leaves a gap in its numbers
+            if producer is self._producer:
+                self._producer = None  # a failed batch leaves a gap in its numbers
             raise
+        finally:
+            if producer is not None:
+                producer.sends -= 1
+                self._retire(producer)
 
     def commit(self, records: Sequence[Inbound]) -> None:
         """See Bus.commit."""
         for record in records:
             where = TopicPartition(record.topic, record.partition)
             self._dealt_with[where] = max(record.offset + 1, self._dealt_with.get(where, 0))
+            self._reached[where] = self._dealt_with[where]
         self._idle.set()
         if records:
             self._to_commit.set()
@@ -261,43 +309,76 @@ class KafkaBus:
     def partitions(self) -> frozenset[int]:
         """See Bus.partitions."""
         assert self._consumer is not None
+        if not self.joined():
+            return frozenset()
         return frozenset(where.partition for where in self._consumer.assignment())
 
-    async def drain(self) -> None:
-        """Returns when the batch under way is dealt with and committed, or after the deadline."""
-        try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                await self._idle.wait()
-                await self._commit_all()
-        except TimeoutError:  # whoever gets the partitions does this batch once more
-            log.warning("not drained", within_s=self._settings.deadline_s)
+    def joined(self) -> bool:
+        """See Bus.joined."""
+        return self._share_given_at is not None
+
+    def lag(self) -> Lag:
+        """See Bus.lag. It is as fresh as the broker's last answer, which comes twice a second at least."""
+        assert self._consumer is not None
+        now, records, silent_s = time.time(), 0, 0.0
+        for where in self._consumer.assignment():
+            there, heard_ms = self._consumer.highwater(where), self._consumer.last_poll_timestamp(where)
+            behind = 0 if there is None else max(0, there - self._reached.get(where, there))
+            records += behind
+            if not behind:  # else aiokafka holds records that nobody has taken, and asks for no more
+                heard = (self._share_given_at or now) if heard_ms is None else heard_ms / 1000
+                silent_s = max(silent_s, now - heard)
+        return Lag(records, silent_s)
+
+    async def share_taken(self, *, some: bool) -> None:
+        """The group is shared out anew. some: this member had partitions, which go when this returns."""
+        self._share_given_at = None
+        if some:
+            await self._drain(self._settings.deadline_s)
+
+    def share_given(self) -> None:
+        """This member has its partitions, or knows that there are none for it."""
+        self._share_given_at = time.time()
+        self._reached.clear()
 
     async def stop(self) -> None:
-        """See Bus.stop."""
+        """See Bus.stop. What is sent afterwards connects once more, until it is stopped again."""
+        half_s = self._settings.leave_s / 2
         if self._committer is not None:
-            await self.drain()
+            await self._drain(half_s)
             self._committer.cancel()
             with suppress(asyncio.CancelledError):
                 await self._committer
-        if self._consumer is not None:
-            await _stopped(self._settings, self._consumer)
-        await self._drop_producer()
+        if self._fetching is not None:
+            self._fetching.cancel()
+        clients = [self._consumer, self._producer.client if self._producer is not None else None]
+        self._producer = None
+        await asyncio.gather(*(_stopped(client, half_s) for client in clients if client is not None))
+        for late in self._retired:
+            late.cancel()
 
-    async def _send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:
-        if self._producer is None:
-            self._producer = await self._new_producer()
+    async def _drain(self, within_s: float) -> None:
+        """Returns when the batch under way is dealt with and committed, or after so long."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+                await self._commit_all()
+        except TimeoutError:  # whoever gets the partitions does this batch once more
+            log.warning("not drained", within_s=within_s)
+
+    async def _send(self, producer: AIOKafkaProducer, records: Sequence[Outbound]) -> Sequence[Outbound]:
         by_partition: dict[tuple[str, int], list[Outbound]] = defaultdict(list)
         for record in records:
             by_partition[record.topic, record.partition].append(record)
         known = await self._known({topic for topic, _ in by_partition})
         acknowledgements, undeliverable = [], []
         for (topic, partition), batch in by_partition.items():
-            if topic not in known or partition not in await self._producer.partitions_for(topic):
+            if topic not in known or partition not in await self._partitions_of(topic, producer):
                 undeliverable += batch
                 continue
-            for built in self._built(batch):
+            for built in _built(producer, batch):
                 acknowledgements.append(  # noqa: PERF401  (an async comprehension would hide the order)
-                    await self._producer.send_batch(built, topic, partition=partition)
+                    await producer.send_batch(built, topic, partition=partition)
                 )
         await asyncio.gather(*acknowledgements)
         return undeliverable
@@ -312,37 +393,48 @@ class KafkaBus:
             self._ask_again_at = now + _NEW_TOPICS_S
         return topics & self._topics
 
-    def _built(self, records: Iterable[Outbound]) -> Iterator[Any]:
-        """The records of one partition as full batches, in their order. Raises RecordTooLargeError."""
-        assert self._producer is not None
-        batch = self._producer.create_batch()
-        for record in records:
-            fields = {
-                "timestamp": None,
-                "key": record.key,
-                "value": record.value,
-                "headers": list(record.headers),
-            }
-            if batch.append(**fields) is None:  # full
-                yield batch
-                batch = self._producer.create_batch()
-                if batch.append(**fields) is None:
-                    raise kafka_errors.RecordTooLargeError(f"{len(record.value or b'')} octets")
-        yield batch
-
-    async def _new_producer(self) -> AIOKafkaProducer:
-        producer = make_producer(self._settings)
+    async def _partitions_of(self, topic: str, producer: AIOKafkaProducer) -> Collection[int]:
+        """Of a topic that was there; none when it has gone. Raises aiokafka's errors."""
+        assert self._consumer is not None
         try:
-            await producer.start()
-        except BaseException:
-            await _stopped(self._settings, producer)
-            raise
-        return producer
+            partitions: Collection[int] = await producer.partitions_for(topic)
+        except kafka_errors.UnknownTopicOrPartitionError:  # which it also says when no broker answers
+            self._topics = await self._consumer.topics()
+            if topic in self._topics:
+                raise kafka_errors.LeaderNotAvailableError(topic) from None
+            return ()
+        return partitions
 
-    async def _drop_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await _stopped(self._settings, producer)
+    async def _producer_to_use(self) -> _Producer:
+        """The producer, or a new one in place of one that failed. Counts one send more."""
+        async with self._connecting:
+            if self._producer is None:
+                self._producer = await self._new_producer()
+            self._producer.sends += 1
+            return self._producer
+
+    async def _new_producer(self) -> _Producer:
+        client = make_producer(self._settings)
+        try:
+            await client.start()
+        except BaseException:
+            await _stopped(client, self._settings.deadline_s)
+            raise
+        return _Producer(client)
+
+    def _retire(self, producer: _Producer) -> None:
+        """End a producer that failed, once no other send is under way with it. Nobody waits for that: it has
+        records for a broker that does not answer, and ends when there is an answer."""
+        if producer is self._producer or producer.sends:
+            return
+
+        async def ended() -> None:
+            with suppress(kafka_errors.KafkaError):
+                await producer.client.stop()
+
+        ending = asyncio.create_task(ended())
+        self._retired.add(ending)
+        ending.add_done_callback(self._retired.discard)
 
     async def _keep_committing(self) -> None:
         while True:
@@ -365,6 +457,24 @@ class KafkaBus:
                 log.info("not committed: it comes again elsewhere", why=str(error))
             except kafka_errors.KafkaError as error:
                 log.warning("not committed", why=str(error))
+
+
+def _built(producer: AIOKafkaProducer, records: Iterable[Outbound]) -> Iterator[Any]:
+    """The records of one partition as full batches, in their order. Raises RecordTooLargeError."""
+    batch = producer.create_batch()
+    for record in records:
+        fields = {
+            "timestamp": None,
+            "key": record.key,
+            "value": record.value,
+            "headers": list(record.headers),
+        }
+        if batch.append(**fields) is None:  # full
+            yield batch
+            batch = producer.create_batch()
+            if batch.append(**fields) is None:
+                raise kafka_errors.RecordTooLargeError(f"{len(record.value or b'')} octets")
+    yield batch
 
 
 def inbound(record: Any) -> Inbound:  # noqa: ANN401

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -149,7 +149,7 @@ async def read_all(settings: KafkaSettings, topic: str) -> AsyncIterator[Inbound
 async def sender(
     settings: KafkaSettings,
 ) -> AsyncIterator[Callable[[Sequence[Outbound]], Awaitable[None]]]:
-    """Gives a function that sends records to topics that exist, and returns when all are acknowledged.
+    """Gives a function that sends records to partitions that exist, and returns when all are acknowledged.
 
     Raises BusUnavailable, BusRefused, also when the function is called: some may have been written then.
     """
@@ -158,17 +158,7 @@ async def sender(
         async def send(records: Sequence[Outbound]) -> None:
             with translated(settings):
                 async with asyncio.timeout(settings.deadline_s):
-                    acknowledgements = [
-                        await producer.send(
-                            record.topic,
-                            record.value,
-                            record.key,
-                            record.partition,
-                            headers=list(record.headers),
-                        )
-                        for record in records
-                    ]
-                    await asyncio.gather(*acknowledgements)
+                    await asyncio.gather(*[await _sent(producer, record) for record in records])
 
         yield send
 
@@ -193,6 +183,17 @@ async def lags(
         for (group, topic), offsets in zip(groups_and_topics, committed, strict=True)
         for place in read[topic]
     )
+
+
+async def _sent(producer: AIOKafkaProducer, record: Outbound) -> Awaitable[Any]:
+    """Its acknowledgement. Raises BusRefused, KafkaError."""
+    try:
+        acknowledgement: Awaitable[Any] = await producer.send(
+            record.topic, record.value, record.key, record.partition, headers=list(record.headers)
+        )
+    except kafka_errors.UnknownTopicOrPartitionError:
+        raise _missing([record.topic]) from None
+    return acknowledgement
 
 
 async def _more(
@@ -252,5 +253,9 @@ async def _places(settings: KafkaSettings, topics: Collection[str]) -> dict[str,
     found = await _partitions(settings)
     missing = [name for name in topics if name not in found]
     if missing:
-        raise BusRefused(f"no topic {', '.join(missing)}: create it with `otway topics create`")
+        raise _missing(missing)
     return {name: found[name] for name in topics}
+
+
+def _missing(topics: Sequence[str]) -> BusRefused:
+    return BusRefused(f"no topic {', '.join(topics)}: create it with `otway topics create`")

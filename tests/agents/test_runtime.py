@@ -172,6 +172,8 @@ class Recorder:
         self.receive = bus.receive
         self.give_back = bus.give_back
         self.partitions = bus.partitions
+        self.joined = bus.joined
+        self.lag = bus.lag
         self.stop = bus.stop
 
     async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:

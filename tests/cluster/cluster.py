@@ -78,6 +78,19 @@ class Cluster:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def scale(self, **instances: int) -> None:
+        """So many of each of these services; returns when all are ready."""
+        wanted = [part for service, count in instances.items() for part in ("--scale", f"{service}={count}")]
+        self.compose("up", "-d", "--wait", "--no-recreate", *wanted, *instances)
+
+    def docker(self, *arguments: str) -> str:
+        return docker(*arguments)
+
+    def logs(self, container: str) -> list[str]:
+        """The lines that it has written to standard error."""
+        done = subprocess.run(["docker", "logs", container], check=True, capture_output=True, text=True)
+        return done.stderr.splitlines()
+
     def containers(self, service: str) -> list[str]:
         """Of a service, by number."""
         listed = self.compose("ps", "-a", "--format", "json", service)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections import defaultdict
@@ -57,7 +58,7 @@ class LoadRun:
     async def dialling(self) -> None:
         """Returns when the first calls have been dialled."""
         assert self._process.stdout is not None
-        while not any("dialled" in line for line in self.said):
+        while not any(re.match(r"[1-9]\d* dialled", line) for line in self.said):
             line = (await self._process.stdout.readline()).decode()
             assert line, "".join(self.said)
             self.said.append(line)
@@ -67,7 +68,9 @@ class LoadRun:
         rest, _ = await self._process.communicate()
         self.said.append(rest.decode())
         assert self._process.returncode in {0, 1}, "".join(self.said)
-        return msgspec.json.decode(self._out.read_bytes(), type=Outcome)
+        octets = self._out.read_bytes()
+        assert octets, "".join(self.said)
+        return msgspec.json.decode(octets, type=Outcome)
 
 
 @asynccontextmanager

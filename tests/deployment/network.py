@@ -35,6 +35,7 @@ class Network:
             "PYTHONPATH": str(ROOT),
         }
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._said: dict[str, asyncio.Task[bytes]] = {}  # read all the time: a full pipe would stop an agent
 
     @property
     def redis_settings(self) -> RedisSettings:
@@ -64,20 +65,25 @@ class Network:
                 line = (await process.stdout.readline()).decode()
                 seen += line
                 assert line, f"{name} ended: {seen}"
+        self._said[name] = asyncio.create_task(process.stdout.read())
 
     async def kill(self, name: str) -> None:
         """SIGKILL: it finishes nothing."""
         process = self._processes.pop(name)
         process.kill()
-        await process.communicate()
+        await process.wait()
+        if name in self._said:
+            await self._said.pop(name)
 
     async def stop(self, name: str) -> str:
         """SIGTERM: it finishes its batch and leaves. Returns what it said."""
         process = self._processes.pop(name)
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        output, _ = await asyncio.wait_for(process.communicate(), 20)
-        assert process.returncode == 0, output.decode()
+        async with asyncio.timeout(20):
+            output = await self._said.pop(name)
+            code = await process.wait()
+        assert code == 0, output.decode()
         return output.decode()
 
     async def stop_all(self) -> None:

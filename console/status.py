@@ -1,0 +1,186 @@
+"""`otway status`: who runs, what each holds, and whether every partition is held by an agent that is ready.
+
+It reads what agents have told of themselves in the last half minute (console/operations.py), and asks no
+agent anything: one that is stuck or cut off shows by its silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import typer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from console.administration import Json, operator_settings
+from console.outside import clock
+from console.showing import printable, utc
+from protocol.checks import Refused
+from topics.bus import BusRefused, Inbound
+from topics.catalogue import BSF, CSCF, KMS, ORDERS, STATUS
+from topics.codec import decode
+from topics.kafka import KafkaSettings, inbound, make_consumer, started, translated
+from topics.messages import Status
+
+LOOK_BACK_S: Final = 30
+SILENT_S: Final = 6  # three heartbeats
+PARTITIONS: Final[Mapping[str, int]] = {
+    "kms": KMS.partitions,
+    "custodian": ORDERS.partitions,
+    "bsf": BSF.partitions,
+    "cscf": CSCF.partitions,
+}
+"""How many each role of the network must hold for calls to come up and orders to be carried out."""
+
+READY: Final = "ready"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One agent of one instance."""
+
+    role: str
+    instance: str
+    partitions: tuple[int, ...]
+    lag: int
+    handled: int
+    started: int  # seconds since 1970 UTC
+    health: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is heard of and does its work."""
+        return self.health == READY
+
+
+class Share(msgspec.Struct, frozen=True):
+    """Who of one role holds how much."""
+
+    role: str
+    partitions: int  # that there are
+    held: int  # of them by agents that are ready
+    missing: tuple[int, ...]  # by none
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """The whole deployment."""
+
+    agents: tuple[Row, ...]
+    roles: tuple[Share, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether every partition of every role is held by an agent that is ready."""
+        return not any(share.missing for share in self.roles)
+
+
+def status(*, as_json: Json = False) -> None:
+    """Who runs and holds which partitions, from what agents have told in the last 30 seconds.
+
+    Exit code 0: every partition of KMS, custodian, BSF and CSCF is held by an agent that is ready.
+    """
+    settings = operator_settings().kafka_settings
+    standing = standing_of(asyncio.run(heard(settings, LOOK_BACK_S)), clock())
+    if as_json:
+        typer.echo(msgspec.json.encode(standing))
+    else:
+        _show(standing)
+    raise typer.Exit(0 if standing.good else 1)
+
+
+async def heard(settings: KafkaSettings, back_s: int) -> list[Status]:
+    """What agents have told in the last so many seconds, in its order. Raises BusUnavailable, BusRefused."""
+    place = TopicPartition(STATUS.name, 0)
+    async with started(settings, make_consumer(settings)) as consumer:
+        with translated(settings):
+            async with asyncio.timeout(settings.deadline_s):
+                if STATUS.name not in await consumer.topics():
+                    raise BusRefused(f"no topic {STATUS.name}: create it with `otway topics create`")
+                records = await _since(consumer, place, 1000 * (clock() - back_s))
+    return [message for record in records if (message := _read(record)) is not None]
+
+
+def standing_of(messages: Iterable[Status], now: int) -> Standing:
+    """The last word of each agent; now: seconds since 1970 UTC."""
+    last = {(message.role, message.instance): message for message in messages}
+    rows = tuple(_row(message, now) for _, message in sorted(last.items()))
+    return Standing(rows, tuple(_share(role, count, rows) for role, count in PARTITIONS.items()))
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """0-5, 7 for 0 1 2 3 4 5 7."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(str(end) for end in part) for part in parts)
+
+
+async def _since(consumer: AIOKafkaConsumer, place: TopicPartition, since_ms: int) -> list[Inbound]:
+    """The records of a partition from a time on, milliseconds since 1970 UTC, to its end as it is now."""
+    first = (await consumer.offsets_for_times({place: since_ms}))[place]
+    end = (await consumer.end_offsets([place]))[place]
+    if first is None or first.offset >= end:
+        return []
+    consumer.assign([place])
+    consumer.seek(place, first.offset)
+    found: list[Inbound] = []
+    while await consumer.position(place) < end:
+        for records in (await consumer.getmany(place, timeout_ms=200)).values():
+            found += [inbound(record) for record in records]
+    return found
+
+
+def _read(record: Inbound) -> Status | None:
+    """None for what is no status: any agent may write there."""
+    try:
+        message = decode(record.value)
+    except Refused:
+        return None
+    return message if isinstance(message, Status) else None
+
+
+def _row(message: Status, now: int) -> Row:
+    silent_s = now - message.at
+    health = READY if message.waiting_for is None else f"waiting for {message.waiting_for}"
+    return Row(
+        role=printable(message.role),
+        instance=printable(message.instance),
+        partitions=message.partitions,
+        lag=message.lag,
+        handled=message.handled,
+        started=message.started,
+        health=f"silent for {silent_s} s" if silent_s > SILENT_S else printable(health),
+    )
+
+
+def _share(role: str, count: int, rows: Sequence[Row]) -> Share:
+    held = {partition for row in rows if row.role == role and row.ready for partition in row.partitions}
+    missing = tuple(sorted(set(range(count)) - held))
+    return Share(role, count, count - len(missing), missing)
+
+
+def _show(standing: Standing) -> None:
+    console = Console(highlight=False, markup=False)
+    if standing.agents:
+        table = Table("role", "instance", "partitions", "lag", "handled", "up since", "health")
+        for row in standing.agents:
+            table.add_row(*_cells(row))
+        console.print(table)
+    else:
+        console.print(f"no agent has told anything in the last {LOOK_BACK_S} seconds")
+    for share in standing.roles:
+        line = f"{share.role:10}{share.held:4} of {share.partitions} partitions"
+        if share.missing:
+            line += f", and no agent that is ready holds {ranges(share.missing)}"
+        console.print(line, style="bold red" if share.missing else None, soft_wrap=True)
+
+
+def _cells(row: Row) -> Sequence[Any]:
+    numbers = (str(row.lag), str(row.handled))
+    return (row.role, row.instance, ranges(row.partitions), *numbers, utc(row.started), row.health)
