@@ -72,6 +72,20 @@ class _Work:
 
 
 @dataclass(slots=True)
+class _Written:
+    """A batch whose decisions are stored: what has to follow before it is dealt with."""
+
+    inbound: Sequence[Inbound]
+    received_at: float
+    kinds: Sequence[str]
+    dead_letters: int
+    events: list[Audit]
+    sends: list[Outbound]
+    media: list[MediaInstruction]
+    alarms: list[DueAlarm]
+
+
+@dataclass(slots=True)
 class _Snapshot:
     """Records as read, and what earlier inputs of the batch have put."""
 
@@ -110,6 +124,7 @@ class Loop:
         self._monotonic = monotonic
         self._local: deque[Input] = deque()
         self._alarms_seen_at = -1
+        self._written: _Written | None = None  # what an unavailable bus or store has held up
         self._instance = random(8)
         self._versions = itertools.count(1)
 
@@ -171,6 +186,22 @@ class Loop:
             self.vitals.lag = self._bus.lag()
 
     async def _round(self, wait_s: float) -> int:
+        """What was written is carried to its end before anything else is begun: a second decision would be on
+        the state that the first has left, and would not send or play what that had to."""
+        if self._written is None:
+            self._written = await self._begin(wait_s)
+        written = self._written
+        if written is None:
+            return 0
+        await self._carry(written)
+        self._written = None
+        self._bus.commit(written.inbound)
+        took_s = self._monotonic() - written.received_at
+        self.vitals.batch(written.kinds, written.dead_letters, took_s)
+        return len(written.kinds) + written.dead_letters
+
+    async def _begin(self, wait_s: float) -> _Written | None:
+        """From `receive` to `write`. None when there is nothing to do."""
         now = self._clock()
         work = [_Work(self._local.popleft()) for _ in range(min(len(self._local), BATCH_MAX))]
         inbound: Sequence[Inbound] = ()
@@ -184,8 +215,7 @@ class Loop:
                     work.append(_Work(self._decode(record), inbound=record))
                 except Refused as refused:
                     buried.append(bury(record, self._agent.party, refused))
-            if work or buried:
-                await self._carry(work, buried, now)
+            decisions, broken = await self._decide_and_write(work, now)
         except BaseException:
             self._local.extendleft(
                 item.input for item in reversed(work) if item.inbound is None and item.alarm is None
@@ -193,11 +223,19 @@ class Loop:
             self._alarms_seen_at = -1
             self._bus.give_back(inbound)
             raise
-        self._bus.commit(inbound)
-        if work or buried:
-            kinds = [type(item.input).__name__ for item in work]
-            self.vitals.batch(kinds, len(buried), self._monotonic() - received_at)
-        return len(work) + len(buried)
+        if not work and not buried:
+            return None
+        sends = (_outbound(send) for decision in decisions for send in decision.sends)
+        return _Written(
+            inbound=inbound,
+            received_at=received_at,
+            kinds=[type(item.input).__name__ for item in work],
+            dead_letters=len(buried),
+            events=[event for decision in decisions for event in decision.audit],
+            sends=[*buried, *broken, *sends],
+            media=[instruction for decision in decisions for instruction in decision.media],
+            alarms=[item.alarm for item in work if item.alarm is not None],
+        )
 
     def _decode(self, record: Inbound) -> Input:
         """Raises Refused(OR-01)."""
@@ -225,29 +263,30 @@ class Loop:
         finally:
             self.vitals.round_trip(operation, self._monotonic() - asked_at)
 
-    async def _carry(self, work: Sequence[_Work], buried: list[Outbound], now: int) -> None:
-        """From `read` to `send` for one batch; adds to `buried` what turns out to be unreadable."""
-        decisions, broken = await self._decide_and_write(work, now)
-        buried += broken
-        events = [event for decision in decisions for event in decision.audit]
-        audit = [_outbound(audit_send(event)) for event in events]
-        if audit and await self._bus.send(audit):  # OR-16
-            raise BusRefused("there is no topic for the audit")
-        sends = [*buried, *(_outbound(send) for decision in decisions for send in decision.sends)]
-        undeliverable = await self._bus.send(sends) if sends else ()
-        for lost in undeliverable:
-            log.info("undeliverable", topic=lost.topic)  # a peer has named a UE host that is not there
+    async def _carry(self, written: _Written) -> None:
+        """Audit, send, media, dismiss. What is done is taken off, so that after an error the rest follows."""
+        if written.events:
+            audit = [_outbound(audit_send(event)) for event in written.events]
+            if await self._bus.send(audit):  # OR-16
+                raise BusRefused("there is no topic for the audit")
+            self.vitals.sent += len(audit)
+            self.vitals.audited(written.events)
+            for event in written.events:
+                log.info(event.event, **_told(event))
+            written.events = []
+        if written.sends:
+            undeliverable = await self._bus.send(written.sends)
+            for lost in undeliverable:
+                log.info("undeliverable", topic=lost.topic)  # a peer has named a UE host that is not there
+            self.vitals.sent += len(written.sends) - len(undeliverable)
+            written.sends = []
         if self._carry_out is not None:
-            for decision in decisions:
-                for instruction in decision.media:
-                    self._carry_out(instruction)
-        alarms = [item.alarm for item in work if item.alarm is not None]
-        if alarms:
-            await self._timed("dismiss", self._store.dismiss(alarms))
-        self.vitals.sent += len(audit) + len(sends) - len(undeliverable)
-        self.vitals.audited(events)
-        for event in events:
-            log.info(event.event, **_told(event))
+            for instruction in written.media:
+                self._carry_out(instruction)
+        written.media = []
+        if written.alarms:
+            await self._timed("dismiss", self._store.dismiss(written.alarms))
+            written.alarms = []
 
     async def _decide_and_write(
         self, work: Sequence[_Work], now: int

@@ -9,25 +9,32 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from agents.alarms import HandsetAlarm
 from agents.cscf import Cscf
+from agents.decision import Agent
 from agents.kms import Kms
 from agents.runtime import Loop
-from chaos.lab import draw_codec
+from agents.ue import Ue
+from agents.ue_call import UeSettings
+from chaos.lab import draw_codec, draw_town
+from media.leg import MediaInstruction, OpenMedia
 from protocol.limits import MESSAGE_OCTETS_MAX
 from protocol.profile import HARDENED
+from protocol.transport import MediaAddress
 from storage.kms_records import Agreement
 from storage.memory import MemoryStore
+from storage.provisioning import provision_handsets, provision_network
 from storage.records import Key
 from storage.store import NO_VERSION, Change, StoredPut
 from tests.agents.scene import ALICE, CALL, NOW, Town
 from tests.servers import Servers
 from topics.bus import Bus, BusRefused, BusUnavailable, Inbound, Outbound
-from topics.catalogue import AUDIT, CSCF, DEAD_LETTERS, KMS, Topic, catalogue
+from topics.catalogue import AUDIT, CSCF, DEAD_LETTERS, KMS, Topic, catalogue, ue_inbox
 from topics.codec import decode, encode
 from topics.kafka import KafkaBus, KafkaSettings
 from topics.kafka_admin import create_topics, tail
 from topics.memory import MemoryBroker, MemoryBus
-from topics.messages import Audit, Contact, KeyRequest, KeyResponse, Register, Registered
+from topics.messages import Audit, Contact, Dial, KeyRequest, KeyResponse, Register, Registered
 
 TRACE = secrets.token_hex(4)  # other tests leave records on the same servers
 HOSTS = [f"alice-{TRACE}", "bob"]
@@ -220,6 +227,62 @@ async def test_or_16_no_audit_no_grant() -> None:
     assert isinstance(noted, Audit)
     assert noted.fork == response.fork
     assert town.grants(request, response)[0].now == NOW
+
+
+async def test_what_was_decided_is_done_when_the_bus_is_back() -> None:
+    """The callee's answer is stored when the bus goes: its media opens all the same. A second
+    look at the RESPONSE would find that it was answered."""
+    broker, town = MemoryBroker(catalogue(["alice", "bob"])), Town()
+    codec, network = draw_codec(town.random), MemoryStore()
+    devices = draw_town(["alice", "bob"], town.random, shared=True)
+    await provision_network(network, codec, devices, NOW, town.random)
+    network_agents: tuple[tuple[Agent, str, Topic], ...] = (
+        (Kms(HARDENED), "kms", KMS),
+        (Cscf(), "cscf", CSCF),
+    )
+    loops = [
+        Loop(
+            agent, MemoryBus(broker, party, inbox.name), network, codec, clock=lambda: NOW, random=town.random
+        )
+        for agent, party, inbox in network_agents
+    ]
+    buses: list[Recorder] = []
+    opened: list[list[MediaInstruction]] = []
+    for device in devices:
+        store, media, line = MemoryStore(), list[MediaInstruction](), MediaAddress("192.0.2.1", 4000)
+        await provision_handsets(store, codec, [device], NOW, town.random)
+        bus = Recorder(MemoryBus(broker, f"ue.{device.host}", ue_inbox(device.host).name))
+        ue = Ue(HARDENED, UeSettings(host=device.host, lines=(line,)))
+        loop = Loop(ue, bus, store, codec, clock=lambda: NOW, random=town.random, carry_out=media.append)
+        loop.tell(HandsetAlarm(device.impi))
+        loops.append(loop)
+        buses.append(bus)
+        opened.append(media)
+
+    async def settle() -> int:
+        """Until nobody has anything to do. Returns how many errors there were."""
+        for _ in range(100):
+            errors, done = 0, 0
+            for loop in loops:
+                try:
+                    done += await loop.step(0)
+                except BusUnavailable:
+                    errors += 1
+            if not done:
+                return errors
+        raise AssertionError("it does not end")
+
+    assert await settle() == 0, "registered"
+    buses[1].fails_for = {CSCF.name}
+    loops[2].tell(Dial(request=bytes(16), to=devices[0].impi, callee=devices[1].identity))
+    assert await settle() == 1, "bob cannot send his answer"
+    assert opened == [[], []]
+    buses[1].fails_for = set()
+    assert await settle() == 0
+    [[at_alice], [at_bob]] = opened
+    assert isinstance(at_alice, OpenMedia)
+    assert isinstance(at_bob, OpenMedia)
+    assert at_alice.leg.root == at_bob.leg.root
 
 
 async def test_an_answer_to_a_host_that_does_not_exist_holds_up_nobody() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from agents.decision import Agent
+from agents.decision import Agent, Decision
 from agents.kms import Kms
 from agents.runtime import Loop
 from chaos.invariants import violations
@@ -33,10 +34,9 @@ class SecondK(Kms):
 class CommitFirst(Loop):
     """Offsets are committed before the decisions are written, audited and sent."""
 
-    async def _carry(self, work: Sequence[object], buried: list[Outbound], now: int) -> None:
-        inbound = [item.inbound for item in work if item.inbound is not None]  # type: ignore[attr-defined]
-        self._bus.commit(inbound)
-        await super()._carry(work, buried, now)  # type: ignore[arg-type]
+    async def _decide_and_write(self, work: Sequence[Any], now: int) -> tuple[list[Decision], list[Outbound]]:
+        self._bus.commit([item.inbound for item in work if item.inbound is not None])
+        return await super()._decide_and_write(work, now)
 
 
 class AnyNonce(Hardened):
