@@ -33,6 +33,7 @@ from topics.catalogue import BATCH_OCTETS_MAX
 log = structlog.get_logger()
 
 _METADATA_AGE_MS: Final = 5_000  # a consumer may otherwise stay with a leader that is gone, and look healthy
+_COMMIT_EVERY_S: Final = 0.1  # each costs three brokers a write; so much work comes again after a crash
 _NEW_TOPICS_S: Final = 1.0  # so long a new topic may be taken for one that does not exist
 _FETCH_S: Final = 0.1  # a fetch takes longer only while the group is shared out anew, and then without limit
 _POLL_INTERVAL_MS: Final = 60_000  # a member that has not received for so long is stuck: others take over
@@ -440,6 +441,7 @@ class KafkaBus:
         while True:
             await self._to_commit.wait()
             await self._commit_all()
+            await asyncio.sleep(_COMMIT_EVERY_S)
 
     async def _commit_all(self) -> None:
         """Commit what was dealt with so far."""
@@ -455,8 +457,11 @@ class KafkaBus:
                 await self._consumer.commit(offsets)
             except (kafka_errors.CommitFailedError, kafka_errors.IllegalStateError) as error:
                 log.info("not committed: it comes again elsewhere", why=str(error))
-            except kafka_errors.KafkaError as error:
+            except kafka_errors.KafkaError as error:  # the group's broker is away: they are committed later
                 log.warning("not committed", why=str(error))
+                for where, offset in offsets.items():
+                    self._dealt_with[where] = max(offset, self._dealt_with.get(where, 0))
+                self._to_commit.set()
 
 
 def _built(producer: AIOKafkaProducer, records: Iterable[Outbound]) -> Iterator[Any]:
