@@ -230,7 +230,7 @@ class Loop:
             inbound=inbound,
             received_at=received_at,
             kinds=[type(item.input).__name__ for item in work],
-            dead_letters=len(buried),
+            dead_letters=len(buried) + len(broken),
             events=[event for decision in decisions for event in decision.audit],
             sends=[*buried, *broken, *sends],
             media=[instruction for decision in decisions for instruction in decision.media],
@@ -239,6 +239,8 @@ class Loop:
 
     def _decode(self, record: Inbound) -> Input:
         """Raises Refused(OR-01)."""
+        if record.unreadable:  # OR-01
+            raise Refused(Check.OR_01, RefusalCode.MALFORMED, record.unreadable)
         message = decode(record.value)
         if type(message) not in self._agent.accepts:  # OR-01
             detail = f"no message for {self._agent.party}: {type(message).__name__}"

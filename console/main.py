@@ -33,7 +33,6 @@ from storage.store import StoreRefused, StoreUnavailable
 from storage.users_file import UsersBroken
 from topics.bus import BusRefused, BusUnavailable
 
-
 MISTAKES: list[type[Exception]] = [
     BusRefused,
     BusUnavailable,

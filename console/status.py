@@ -23,7 +23,8 @@ from protocol.checks import Refused
 from topics.bus import BusRefused, Inbound
 from topics.catalogue import BSF, CSCF, KMS, ORDERS, STATUS
 from topics.codec import decode
-from topics.kafka import KafkaSettings, inbound, make_consumer, started, translated
+from topics.kafka import KafkaSettings, make_consumer, started, translated
+from topics.kafka_reading import next_records
 from topics.messages import Status
 
 LOOK_BACK_S: Final = 30
@@ -131,8 +132,7 @@ async def _since(consumer: AIOKafkaConsumer, place: TopicPartition, since_ms: in
     consumer.seek(place, first.offset)
     found: list[Inbound] = []
     while await consumer.position(place) < end:
-        for records in (await consumer.getmany(place, timeout_ms=200)).values():
-            found += [inbound(record) for record in records]
+        found += await next_records(consumer, place, wait_s=0.2)
     return found
 
 

@@ -40,6 +40,7 @@ class Inbound:
     value: bytes | None  # None: a tombstone
     headers: tuple[tuple[str, bytes], ...] = ()
     timestamp_ms: int = 0  # since 1970 UTC, by the clock of whoever sent it; 0 on a bus that keeps none
+    unreadable: str = ""  # why the bus itself cannot show it: only its place is known then
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from aiokafka.helpers import create_ssl_context
 from protocol.secret import Secret
 from topics.bus import BusRefused, BusUnavailable, Inbound, Lag, Outbound
 from topics.catalogue import BATCH_OCTETS_MAX
+from topics.kafka_reading import next_records
 
 log = structlog.get_logger()
 
@@ -213,9 +214,7 @@ class KafkaBus:
         self._retired: set[asyncio.Task[None]] = set()  # producers on their way out
         self._topics: set[str] = set()  # that exist
         self._ask_again_at = 0.0
-        self._fetching: asyncio.Task[dict[TopicPartition, list[Any]]] | None = (
-            None  # under way since a receive
-        )
+        self._fetching: asyncio.Task[list[Inbound]] | None = None  # under way since a receive
         self._idle = asyncio.Event()  # no batch is with the loop
         self._idle.set()
         self._dealt_with: dict[TopicPartition, int] = {}  # the next offset of each, not committed yet
@@ -252,16 +251,14 @@ class KafkaBus:
                 for where in self._consumer.assignment():
                     if self._consumer.highwater(where) is not None:  # it has a position: this asks nobody
                         self._reached[where] = await self._consumer.position(where)
-                getting = self._consumer.getmany(timeout_ms=round(1000 * wait_s), max_records=limit)
-                self._fetching = asyncio.create_task(getting)
+                self._fetching = asyncio.create_task(next_records(self._consumer, wait_s=wait_s, limit=limit))
             await asyncio.wait({self._fetching}, timeout=wait_s + _FETCH_S)
             if not self._fetching.done():
                 return ()
             fetching, self._fetching = self._fetching, None
-            found = fetching.result()
-        for where, batch in found.items():
-            self._reached.setdefault(where, batch[0].offset)
-        records = [inbound(record) for batch in found.values() for record in batch]
+            records = fetching.result()
+        for record in records:
+            self._reached.setdefault(TopicPartition(record.topic, record.partition), record.offset)
         if records:
             self._idle.clear()
         return records
@@ -345,11 +342,12 @@ class KafkaBus:
     async def stop(self) -> None:
         """See Bus.stop. What is sent afterwards connects once more, until it is stopped again."""
         half_s = self._settings.leave_s / 2
-        if self._committer is not None:
+        committer, self._committer = self._committer, None
+        if committer is not None:
             await self._drain(half_s)
-            self._committer.cancel()
+            committer.cancel()
             with suppress(asyncio.CancelledError):
-                await self._committer
+                await committer
         if self._fetching is not None:
             self._fetching.cancel()
         clients = [self._consumer, self._producer.client if self._producer is not None else None]
@@ -480,16 +478,3 @@ def _built(producer: AIOKafkaProducer, records: Iterable[Outbound]) -> Iterator[
             if batch.append(**fields) is None:
                 raise kafka_errors.RecordTooLargeError(f"{len(record.value or b'')} octets")
     yield batch
-
-
-def inbound(record: Any) -> Inbound:  # noqa: ANN401
-    """aiokafka's record as ours. A header without a value, which Kafka allows, becomes an empty one."""
-    return Inbound(
-        record.topic,
-        record.partition,
-        record.offset,
-        record.key,
-        record.value,
-        tuple((name, value or b"") for name, value in record.headers),
-        record.timestamp,
-    )

@@ -15,10 +15,12 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from topics.bus import BusRefused, Inbound, Outbound
 from topics.catalogue import Topic
-from topics.kafka import KafkaSettings, inbound, make_consumer, make_producer, started, translated
+from topics.kafka import KafkaSettings, make_consumer, make_producer, started, translated
+from topics.kafka_reading import next_records
 
 _RECORD_OVERHEAD_OCTETS: Final = 1_024  # of a batch around one record, its key included
 _EXISTS: Final = kafka_errors.TopicAlreadyExistsError.errno
+_FOLLOW_S: Final = 1.0  # a follower asks again after so long without anything
 _ASK_AGAIN_S: Final = 0.2
 
 
@@ -141,7 +143,7 @@ async def read_all(settings: KafkaSettings, topic: str) -> AsyncIterator[Inbound
         while left:
             for record in await _more(settings, consumer, left):
                 if record.offset < ends[TopicPartition(record.topic, record.partition)]:
-                    yield inbound(record)
+                    yield record
             left = {place for place in left if await consumer.position(place) < ends[place]}
 
 
@@ -198,15 +200,15 @@ async def _sent(producer: AIOKafkaProducer, record: Outbound) -> Awaitable[Any]:
 
 async def _more(
     settings: KafkaSettings, consumer: AIOKafkaConsumer, places: Collection[TopicPartition]
-) -> list[Any]:
-    """What comes next of these partitions, as aiokafka has it; nothing where what was there is gone."""
+) -> list[Inbound]:
+    """What comes next of these partitions; nothing where what was there is gone."""
     with translated(settings):
         async with asyncio.timeout(settings.deadline_s):
             before = [await consumer.position(place) for place in places]
             while True:
-                found = await consumer.getmany(*places, timeout_ms=round(1000 * _ASK_AGAIN_S))
+                found = await next_records(consumer, *places, wait_s=_ASK_AGAIN_S)
                 if found or before != [await consumer.position(place) for place in places]:
-                    return [record for batch in found.values() for record in batch]
+                    return found
 
 
 async def _committed(
@@ -231,8 +233,9 @@ async def _committed(
 async def _records(settings: KafkaSettings, consumer: AIOKafkaConsumer) -> AsyncIterator[Inbound]:
     while True:
         with translated(settings):
-            record = await consumer.getone()
-        yield inbound(record)
+            records = await next_records(consumer, wait_s=_FOLLOW_S)
+        for record in records:
+            yield record
 
 
 async def _partitions(settings: KafkaSettings) -> dict[str, list[TopicPartition]]:

@@ -110,6 +110,17 @@ async def test_a_batch_of_grants_refusals_and_poison(log: list[Any]) -> None:
     assert all(line["log_level"] == "info" for line in told)
 
 
+async def test_a_record_that_does_not_open_makes_a_dead_letter() -> None:
+    office = Office()
+    await office.open()
+    name = Agreement.key_for(ALICE, CALL).name
+    broken = Change([StoredPut(name, NO_VERSION, bytes(16), b"wrapped under another key")])
+    assert await office.store.write([broken]) == [True]
+    office.take(office.town.request())
+    await office.loop.step(0)
+    assert (office.vitals.dead_letters, office.vitals.sent) == (1, 1)
+
+
 async def test_an_idle_turn_counts_nothing_and_is_seen() -> None:
     office = Office()
     before = office.vitals.turned_at, office.vitals.partitions

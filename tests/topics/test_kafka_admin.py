@@ -71,7 +71,7 @@ async def test_read_all_has_each_record_once_and_ends(kafka: KafkaSettings, topi
 
 
 async def test_read_all_stops_where_the_end_was(kafka: KafkaSettings, topic: str) -> None:
-    await fill(kafka, topic, 1000, octets=3000)  # more than the broker gives at a time
+    await fill(kafka, topic, 1000, octets=7000)  # more than is fetched ahead
     found: list[Inbound] = []
     async with asyncio.timeout(60):
         async for record in read_all(kafka, topic):
