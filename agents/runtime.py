@@ -135,8 +135,9 @@ class Loop:
     async def run(self, stopping: asyncio.Event) -> None:
         """Steps until `stopping` is set; then finishes the batch, commits and leaves. That takes 4 s at most,
         whatever bus and store do: a batch that was not finished comes again. Raises GaveUp."""
+        patience = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as patience:
+            async with patience:
                 limiting = asyncio.create_task(_limit(patience, stopping))
                 try:
                     await self._keep_stepping(stopping)

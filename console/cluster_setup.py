@@ -8,6 +8,9 @@
 It may run again at any time: before each start it does, and after a user was added.
 """
 
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false
+# (confluent-kafka's annotations export nothing, and refuse None where its documentation asks for it)
+
 from __future__ import annotations
 
 import asyncio

@@ -67,8 +67,8 @@ def answering(address: str, agents: Sequence[Watched]) -> Iterator[int]:
     if not address:
         yield 0
         return
+    place = urlsplit(f"//{address}")
     try:
-        place = urlsplit(f"//{address}")
         host, port = place.hostname, place.port
     except ValueError:  # a port that is no number, or too large
         host = port = None
@@ -182,5 +182,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *about: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (as it is called there)
         """Nothing: a health check is no event."""

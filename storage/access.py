@@ -26,7 +26,7 @@ _PREFIXES: Final = {
 }
 _NOBODY: Final = "user default off resetpass ~* &* +@all"
 """Nobody can be this user, yet it must be allowed everything: what scripts have written is read back from the
-append-only file as if this user wrote it, and what it may not do is silently dropped (valkey-io/valkey#3983)."""
+append-only file as if by this user, and what it may not do is silently dropped (valkey-io/valkey#3983)."""
 _ONLY_LOOKING: Final = "+ping +time +client|setname"
 
 STORE_USERS: Final = (*_PREFIXES, "operator")

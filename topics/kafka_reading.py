@@ -15,7 +15,7 @@ from aiokafka import errors as kafka_errors
 
 from topics.bus import Inbound
 
-_UNREADABLE: Final = (kafka_errors.CorruptRecordException, ValueError)  # aiokafka's parsers: Python's, and C's
+_UNREADABLE: Final = (kafka_errors.CorruptRecordException, ValueError)  # of its two parsers
 _LOOK_S: Final = 0.5  # for what is there already: a broker answers in a hundredth of it
 
 

@@ -8,7 +8,6 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import pytest
 
@@ -18,8 +17,8 @@ from chaos.bench_clients import requests
 from console.outside import clock
 from protocol.profile import HARDENED
 from storage.kms_records import Agreement
-from storage.redis_store import RedisStore
-from storage.store import Change, Store, Stored
+from storage.redis_store import RedisSettings, RedisStore
+from storage.store import Change
 from storage.users_file import read_users
 from tests.cluster.cluster import Cluster
 from tests.cluster.load import HOST, check, load
@@ -73,27 +72,21 @@ async def test_an_instance_that_was_paused_and_wakes_harms_nothing(scaled: Clust
     assert sorted(number for each in held for number in each) == list(range(KMS.partitions))
 
 
-class Sleeper:
+class Sleeper(RedisStore):
     """A store whose user falls asleep between what it has read and what it will write."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, settings: RedisSettings) -> None:
+        super().__init__(settings)
         self.asleep = asyncio.Event()
         self.wake = asyncio.Event()
-        self.refused: list[bool] = []
+        self.late: list[bool] = []
 
     async def write(self, changes: Sequence[Change]) -> list[bool]:
         self.asleep.set()
         await self.wake.wait()
-        written = await self._store.write(changes)
-        self.refused += [not each for each in written]
+        written = await super().write(changes)
+        self.late += [not each for each in written]
         return written
-
-    async def read(self, names: Sequence[str]) -> list[Stored]:
-        return await self._store.read(names)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
 
 
 async def test_who_wakes_between_reading_and_writing_cannot_overwrite(cluster: Cluster) -> None:
@@ -105,7 +98,7 @@ async def test_who_wakes_between_reading_and_writing_cannot_overwrite(cluster: C
     assert isinstance(about, KeyRequest)
     key = Agreement.key_for(about.caller, about.call)
     store = RedisStore(cluster.store("kms"))
-    sleeper = Sleeper(store)
+    sleeper = Sleeper(cluster.store("kms"))
     broker = {name: MemoryBroker(catalogue([HOST])) for name in ("asleep", "awake")}
     for each in broker.values():
         each.append(request)
@@ -128,7 +121,8 @@ async def test_who_wakes_between_reading_and_writing_cannot_overwrite(cluster: C
     assert await slow == 1
     [after] = await store.read([key.name])
     await store.close()
-    assert True in sleeper.refused, "its first write came too late"
+    await sleeper.close()
+    assert True in sleeper.late, "its first write came too late"
     codec = cluster.codec
     assert before.value is not None
     assert after.value is not None

@@ -75,6 +75,7 @@ class Process:
     broker: MemoryBroker = field(default_factory=lambda: MemoryBroker(catalogue(["a"])))
     port: int = 0
     now: int = NOW
+    _loop: asyncio.AbstractEventLoop = field(init=False)
 
     @contextmanager
     def running(self) -> Iterator[None]:
