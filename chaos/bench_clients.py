@@ -74,9 +74,7 @@ def people() -> tuple[list[Device], list[Device]]:
     return list(callers), list(callees)
 
 
-def requests(
-    count: int, callers: Sequence[Device], callees: Sequence[Device], host: str
-) -> list[Outbound]:
+def requests(count: int, callers: Sequence[Device], callees: Sequence[Device], host: str) -> list[Outbound]:
     """REQUESTs of so many calls, as callees on that host would send them; all have pre-shared keys."""
     offer = Description(tuple(SrtpSuite), ("PCMU",), Flow.SENDRECV).octets
     made = []
