@@ -277,11 +277,11 @@ def main() -> None:
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     if options.worker:
         used = asyncio.run(work(options.worker[0], options.worker[1:], options.count))
         print(json.dumps(used), flush=True)  # noqa: T201
         return
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of each new topic's first leader
     console = Console(stderr=True)
     own = place(f"otway-bench-{os.getpid()}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import typer
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from console.administration import Json, operator_settings
 from console.outside import clock
-from console.showing import printable, utc
+from console.showing import printable
 from protocol.checks import Refused
 from topics.bus import BusRefused, Inbound
 from topics.catalogue import BSF, CSCF, KMS, ORDERS, STATUS
@@ -168,9 +168,9 @@ def _share(role: str, count: int, rows: Sequence[Row]) -> Share:
 def _show(standing: Standing) -> None:
     console = Console(highlight=False, markup=False)
     if standing.agents:
-        table = Table("role", "instance", "partitions", "lag", "handled", "up since", "health")
+        table = Table("role", "instance", "partitions", "lag", "handled", "up for", "health")
         for row in standing.agents:
-            table.add_row(*_cells(row))
+            table.add_row(*_cells(row, clock()))
         console.print(table)
     else:
         console.print(f"no agent has told anything in the last {LOOK_BACK_S} seconds")
@@ -181,6 +181,14 @@ def _show(standing: Standing) -> None:
         console.print(line, style="bold red" if share.missing else None, soft_wrap=True)
 
 
-def _cells(row: Row) -> Sequence[Any]:
+def _cells(row: Row, now: int) -> Sequence[str]:
     numbers = (str(row.lag), str(row.handled))
-    return (row.role, row.instance, ranges(row.partitions), *numbers, utc(row.started), row.health)
+    return (row.role, row.instance, ranges(row.partitions), *numbers, _lasting(now - row.started), row.health)
+
+
+def _lasting(seconds: int) -> str:
+    """In the largest unit of which there are two."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{max(0, seconds)} s"

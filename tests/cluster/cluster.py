@@ -69,13 +69,17 @@ class Cluster:
         finally:
             self.compose("--profile", "chaos", "down", "-v", "--timeout", "5")
 
-    def compose(self, *arguments: str, check: bool = True) -> str:
+    def compose(self, *arguments: str) -> str:
+        return self.compose_octets(*arguments).decode()
+
+    def compose_octets(self, *arguments: str, given: bytes | None = None) -> bytes:
+        """The same for a command that takes or gives a file."""
         files = [part for file in self.files for part in ("-f", str(ROOT / file))]
         command = ["docker", "compose", *files, "-p", self.project, *arguments]
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, env=self.environment, timeout=300
+            command, check=False, capture_output=True, input=given, env=self.environment, timeout=300
         )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
         return done.stdout
 
     def scale(self, **instances: int) -> None:
