@@ -47,8 +47,9 @@ from storage.users_file import Device
 from topics.bus import Inbound, Outbound
 from topics.catalogue import CSCF, KMS, Topic, catalogue, ue_inbox
 from topics.codec import decode, encode
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
 from topics.kafka_admin import create_topics
+from topics.kafka_clients import KafkaSettings
 from topics.messages import Dial, Invite
 
 BACKLOG: Final = 20_000

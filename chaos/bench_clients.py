@@ -33,7 +33,8 @@ from storage.wrapping import KeyEncryptionKey, Wrapping
 from topics.bus import Outbound
 from topics.catalogue import CSCF, KMS, Topic
 from topics.codec import encode
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
+from topics.kafka_clients import KafkaSettings
 from topics.messages import Contact, KeyRequest, clear
 
 USERS: Final = 100  # callers, and as many callees

@@ -30,7 +30,8 @@ from storage.users_file import Device
 from topics.bus import Outbound
 from topics.catalogue import KMS, REPORTS, ue_inbox
 from topics.codec import decode
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
+from topics.kafka_clients import KafkaSettings
 from topics.messages import Dial, HangUp, Message, Report, ReportEvent
 
 REGISTER_WITHIN_S: Final = 60.0

@@ -28,8 +28,8 @@ from storage.users_file import Device, UsersBroken
 from topics.bus import Inbound
 from topics.catalogue import CSCF, KMS, REPORTS, Topic, ue_inbox, ue_sounds
 from topics.codec import decode, encode
-from topics.kafka import make_producer, started, translated
 from topics.kafka_admin import tail
+from topics.kafka_clients import make_producer, started, translated
 from topics.messages import Dial, HangUp, Message, OfRun, Report, ReportEvent, Sound, SoundUse, Wire
 from topics.sounds import Gathering, take_apart
 

@@ -40,8 +40,8 @@ from protocol.secret import Secret
 from topics.access import Operation, Resource, Right, principals, rights
 from topics.bus import BusRefused, BusUnavailable
 from topics.catalogue import catalogue
-from topics.kafka import KafkaSettings, started
 from topics.kafka_admin import topic_settings
+from topics.kafka_clients import KafkaSettings, started
 
 _WITHIN_S: Final = 30.0
 _LOGIN_WITHIN_S: Final = 30.0

@@ -17,8 +17,8 @@ from console.showing import hex_dump, printable, said, text_or_hex, utc
 from topics.bus import Outbound
 from topics.catalogue import DEAD_LETTERS
 from topics.dead_letters import Closed, Letter, Letters, NotReplayable, closing, original, sort_letters
-from topics.kafka import KafkaSettings
 from topics.kafka_admin import list_topics, read_all, sender
+from topics.kafka_clients import KafkaSettings
 
 _BATCH: Final = 200  # letters at a time: with the largest that are possible, what a broker takes in a second
 _PROGRESS_S: Final = 1.0

@@ -14,9 +14,9 @@ from protocol.limits import SKEW_S
 from protocol.sealing import Random
 from storage.key_file import KeyFileBroken
 from storage.kms_records import Site
-from storage.records import RecordBroken, RecordCodec
+from storage.records import Key, RecordBroken, RecordCodec
 from storage.redis_store import RedisStore
-from storage.store import StoreRefused, StoreUnavailable
+from storage.store import Stored, StoreRefused, StoreUnavailable
 from topics.bus import BusRefused, BusUnavailable
 from topics.catalogue import SHARED
 from topics.kafka_admin import list_topics
@@ -38,17 +38,15 @@ async def examine(settings: Settings, random: Random) -> AsyncIterator[Finding]:
     """Broker, topics, key file, store, clock; each finding as soon as it is there. Raises SettingsBroken."""
     async for finding in _bus(settings):
         yield finding
-    if settings.user and settings.user not in _KEEP_RECORDS:  # records are not for this user to read
-        async for finding in _store_of_others(settings):
-            yield finding
-        return
-    try:
-        codec = keyed_codec(settings, random)
-        yield Finding("key file", str(settings.key_file))
-    except KeyFileBroken as broken:
-        codec = None
-        yield Finding("key file", str(broken), "make one with `otway keys init`")
-    async for finding in _store(settings, codec):
+    keeps_records = not settings.user or settings.user in _KEEP_RECORDS
+    codec = None
+    if keeps_records:
+        try:
+            codec = keyed_codec(settings, random)
+            yield Finding("key file", str(settings.key_file))
+        except KeyFileBroken as broken:
+            yield Finding("key file", str(broken), "make one with `otway keys init`")
+    async for finding in _store(settings, codec, keeps_records=keeps_records):
         yield finding
 
 
@@ -69,19 +67,6 @@ async def _bus(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("topics", f"{len(SHARED)} shared, {len(hosts)} UE hosts")
 
 
-async def _store_of_others(settings: Settings) -> AsyncIterator[Finding]:
-    store = RedisStore(settings.redis_settings)
-    try:
-        theirs = await store.time()
-    except (StoreUnavailable, StoreRefused) as error:
-        yield Finding("store", str(error), _START.format("OTWAY_STORE"))
-        return
-    finally:
-        await store.close()
-    yield Finding("store", f"{settings.redis_settings.place}, whose records are for others")
-    yield _clock(theirs)
-
-
 def _clock(theirs: int) -> Finding:
     """theirs: the store's time, seconds since 1970 UTC."""
     off_s = round(abs(theirs - time.time()), 1)
@@ -92,11 +77,14 @@ def _clock(theirs: int) -> Finding:
     )
 
 
-async def _store(settings: Settings, codec: RecordCodec | None) -> AsyncIterator[Finding]:
+async def _store(
+    settings: Settings, codec: RecordCodec | None, *, keeps_records: bool
+) -> AsyncIterator[Finding]:
+    """keeps_records: its user may read the KMS's."""
     store = RedisStore(settings.redis_settings)
     key = Site.key()
     try:
-        [stored] = await store.read([key.name])
+        found = await store.read([key.name] if keeps_records else [])
         theirs = await store.time()
     except (StoreUnavailable, StoreRefused) as error:
         yield Finding("store", str(error), _START.format("OTWAY_STORE"))
@@ -105,12 +93,17 @@ async def _store(settings: Settings, codec: RecordCodec | None) -> AsyncIterator
         await store.close()
     yield Finding("store", settings.redis_settings.place)
     yield _clock(theirs)
+    for stored in found:
+        yield _subscribers(stored, key, codec)
+
+
+def _subscribers(stored: Stored, key: Key[Site], codec: RecordCodec | None) -> Finding:
     if stored.value is None:
-        yield Finding("subscribers", "nothing was provisioned", "`otway provision USERS.toml`")
-    elif codec is not None:
-        try:
-            codec.decode(key, stored.value)
-        except RecordBroken as broken:
-            yield Finding("subscribers", str(broken), "use the key file of this store")
-        else:
-            yield Finding("subscribers", "provisioned, and the key file opens the records")
+        return Finding("subscribers", "nothing was provisioned", "`otway provision USERS.toml`")
+    if codec is None:
+        return Finding("subscribers", "provisioned; no key file opens the records", "see above")
+    try:
+        codec.decode(key, stored.value)
+    except RecordBroken as broken:
+        return Finding("subscribers", str(broken), "use the key file of this store")
+    return Finding("subscribers", "provisioned, and the key file opens the records")

@@ -15,8 +15,8 @@ from protocol.sharding import shard_of
 from topics.bus import Inbound, Outbound
 from topics.catalogue import AUDIT, ORDERS
 from topics.codec import decode, encode
-from topics.kafka import KafkaSettings
 from topics.kafka_admin import read_all, sender, tail
+from topics.kafka_clients import KafkaSettings
 from topics.messages import Audit, AuditEvent, Revoke
 
 

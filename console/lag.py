@@ -9,8 +9,8 @@ import msgspec
 
 from topics.access import ue_group
 from topics.catalogue import INBOXES, Party, ue_inbox
-from topics.kafka import KafkaSettings
 from topics.kafka_admin import PartitionLag, lags, list_topics
+from topics.kafka_clients import KafkaSettings
 
 
 class InboxLag(msgspec.Struct, frozen=True, kw_only=True):

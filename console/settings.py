@@ -18,7 +18,7 @@ import msgspec
 from protocol.profile import PROFILES, Profile, admit
 from protocol.secret import Secret
 from storage.redis_store import RedisSettings
-from topics.kafka import KafkaSettings
+from topics.kafka_clients import KafkaSettings
 
 PREFIX: Final = "OTWAY_"
 SETTINGS_FILE: Final = Path("secrets/operator/settings.env")

@@ -26,8 +26,8 @@ from protocol.checks import Refused
 from topics.bus import Bus, BusRefused, BusUnavailable, Inbound, Outbound
 from topics.catalogue import ue_sounds
 from topics.codec import decode, encode
-from topics.kafka import KafkaSettings
 from topics.kafka_admin import tail
+from topics.kafka_clients import KafkaSettings
 from topics.messages import Sound, SoundUse
 from topics.sounds import Gathering, take_apart
 

@@ -23,7 +23,7 @@ from protocol.checks import Refused
 from topics.bus import BusRefused, Inbound
 from topics.catalogue import BSF, CSCF, KMS, ORDERS, STATUS
 from topics.codec import decode
-from topics.kafka import KafkaSettings, make_consumer, started, translated
+from topics.kafka_clients import KafkaSettings, make_consumer, started, translated
 from topics.kafka_reading import next_records
 from topics.messages import Status
 

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from topics.bus import BusRefused, Inbound, Outbound
 from topics.catalogue import Topic
-from topics.kafka import KafkaSettings, make_consumer, make_producer, started, translated
+from topics.kafka_clients import KafkaSettings, make_consumer, make_producer, started, translated
 from topics.kafka_reading import next_records
 
 _RECORD_OVERHEAD_OCTETS: Final = 1_024  # of a batch around one record, its key included

@@ -21,8 +21,8 @@ from tests.servers import ROOT, Servers
 from topics.bus import Bus, Outbound
 from topics.catalogue import CSCF, catalogue
 from topics.codec import encode
-from topics.kafka import KafkaSettings
 from topics.kafka_admin import create_topics
+from topics.kafka_clients import KafkaSettings
 from topics.memory import MemoryBroker, MemoryBus
 from topics.messages import Contact, Register
 
@@ -116,7 +116,8 @@ from tests.agents.test_leaving import HOST, REGISTER, cscf
 from tests.topics.bus_contract import until_held
 from storage.memory import MemoryStore
 from topics.catalogue import CSCF
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
+from topics.kafka_clients import KafkaSettings
 
 class Told(MemoryStore):
     async def write(self, changes):

@@ -31,8 +31,9 @@ from tests.servers import Servers
 from topics.bus import Bus, BusRefused, BusUnavailable, Inbound, Outbound
 from topics.catalogue import AUDIT, CSCF, DEAD_LETTERS, KMS, Topic, catalogue, ue_inbox
 from topics.codec import decode, encode
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
 from topics.kafka_admin import create_topics, tail
+from topics.kafka_clients import KafkaSettings
 from topics.memory import MemoryBroker, MemoryBus
 from topics.messages import Audit, Contact, Dial, KeyRequest, KeyResponse, Register, Registered
 

@@ -23,7 +23,7 @@ from storage import key_file
 from storage.records import RecordCodec
 from storage.redis_store import RedisSettings
 from storage.wrapping import Wrapping
-from topics.kafka import KafkaSettings
+from topics.kafka_clients import KafkaSettings
 
 BROKERS: Final = ("kafka-1", "kafka-2", "kafka-3")
 AGENTS: Final = ("kms", "bsf", "cscf", "ue-alice", "ue-bob")

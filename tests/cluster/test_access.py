@@ -19,8 +19,8 @@ from tests.cluster.cluster import Cluster
 from topics.access import ue_group
 from topics.bus import BusRefused
 from topics.catalogue import AUDIT, BSF, CSCF, DEAD_LETTERS, KMS, ORDERS, REPORTS, STATUS, ue_inbox, ue_sounds
-from topics.kafka import KafkaSettings, make_consumer, make_producer, started
 from topics.kafka_admin import list_topics, tail
+from topics.kafka_clients import KafkaSettings, make_consumer, make_producer, started
 
 pytestmark = pytest.mark.cluster
 

@@ -16,8 +16,8 @@ from storage.redis_store import RedisSettings, RedisStore
 from storage.store import StoreUnavailable
 from tests.cluster.cluster import Cluster
 from tests.servers import project_of
-from topics.kafka import KafkaSettings
 from topics.kafka_admin import list_topics
+from topics.kafka_clients import KafkaSettings
 
 pytestmark = pytest.mark.cluster
 

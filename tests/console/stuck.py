@@ -29,7 +29,8 @@ from storage.memory import MemoryStore
 from topics.bus import Bus, Inbound, Outbound
 from topics.catalogue import CSCF, catalogue
 from topics.codec import encode
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
+from topics.kafka_clients import KafkaSettings
 from topics.memory import MemoryBroker, MemoryBus
 from topics.messages import Contact, Register
 

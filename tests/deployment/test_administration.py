@@ -32,8 +32,9 @@ from topics.bus import Inbound, Outbound
 from topics.catalogue import CSCF, DEAD_LETTERS, KMS, ORDERS, Party, Topic, ue_inbox
 from topics.codec import decode, encode
 from topics.dead_letters import bury
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
 from topics.kafka_admin import read_all, sender, tail
+from topics.kafka_clients import KafkaSettings
 from topics.messages import Contact, Register, Registered, Revoke
 
 pytestmark = pytest.mark.servers

@@ -23,8 +23,8 @@ from tests.deployment.network import SESSION_TIMEOUT_S, Network
 from topics.bus import Inbound
 from topics.catalogue import AUDIT, catalogue
 from topics.codec import decode
-from topics.kafka import KafkaSettings
 from topics.kafka_admin import create_topics, tail
+from topics.kafka_clients import KafkaSettings
 from topics.messages import Audit, AuditEvent
 
 pytestmark = pytest.mark.servers

@@ -14,8 +14,8 @@ from storage.users_file import write_users
 from tests.deployment.network import Network
 from topics.catalogue import REPORTS
 from topics.codec import decode
-from topics.kafka import KafkaSettings
 from topics.kafka_admin import tail
+from topics.kafka_clients import KafkaSettings
 from topics.messages import Report, ReportEvent
 
 pytestmark = pytest.mark.servers

@@ -22,8 +22,9 @@ from tests.servers import ROOT
 from topics.bus import Outbound
 from topics.catalogue import KMS, catalogue
 from topics.codec import encode
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
 from topics.kafka_admin import create_topics
+from topics.kafka_clients import KafkaSettings
 
 pytestmark = pytest.mark.servers
 

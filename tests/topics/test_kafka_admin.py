@@ -13,8 +13,9 @@ from aiokafka.structs import TopicPartition
 from tests.servers import Servers
 from topics.bus import BusRefused, Inbound, Outbound
 from topics.catalogue import BATCH_OCTETS_MAX, Topic
-from topics.kafka import KafkaBus, KafkaSettings, make_producer, started
+from topics.kafka import KafkaBus
 from topics.kafka_admin import create_topics, lags, read_all, sender
+from topics.kafka_clients import KafkaSettings, make_producer, started
 
 pytestmark = pytest.mark.servers
 

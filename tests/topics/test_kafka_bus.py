@@ -13,12 +13,14 @@ from tests.servers import ROOT, Servers
 from tests.topics.bus_contract import OCTETS_MAX, PARTITIONS, BusContract
 from topics.bus import Bus, BusRefused, BusUnavailable, Inbound, Outbound
 from topics.catalogue import Topic
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
 from topics.kafka_admin import create_topics, list_topics
+from topics.kafka_clients import KafkaSettings
 
 CASUALTY = """
 import asyncio, sys
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
+from topics.kafka_clients import KafkaSettings
 
 async def main(bootstrap, group, topic, receives):
     bus = KafkaBus(KafkaSettings(bootstrap=bootstrap, session_timeout_s=2.0), group, topic)

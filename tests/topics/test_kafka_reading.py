@@ -11,8 +11,9 @@ from aiokafka.record.util import calc_crc32c
 from tests.servers import Servers
 from topics.bus import Inbound
 from topics.catalogue import Topic
-from topics.kafka import KafkaBus, KafkaSettings, make_producer, started
+from topics.kafka import KafkaBus
 from topics.kafka_admin import create_topics, read_all, tail
+from topics.kafka_clients import KafkaSettings, make_producer, started
 
 pytestmark = pytest.mark.servers
 

@@ -12,7 +12,8 @@ from tests.servers import Servers
 from tests.topics.bus_contract import PARTITIONS, receive, record, until_held
 from tests.topics.test_kafka_bus import KafkaTown
 from topics.bus import BusUnavailable
-from topics.kafka import KafkaBus, KafkaSettings
+from topics.kafka import KafkaBus
+from topics.kafka_clients import KafkaSettings
 
 pytestmark = pytest.mark.servers
 
