@@ -68,6 +68,9 @@ def handed_over(response: ZnResponse, records: Records, now: int, random: Random
     site = records.get(Site.key())
     if pending is None or pending.unknown or site is None:  # answered already, or never asked
         return NOTHING
+    subscriber = records.get(Subscriber.key_for(response.btid))
+    if subscriber is not None and subscriber.revoked:  # OR-02: a late answer makes nobody live again
+        return Decision(puts=(Put(PendingAttach.key_for(response.btid), None),))
     asked = Question(response.btid, site.naf_id, pending.nonce, pending.asked)
     try:
         handover = open_handover(site.zn_key, asked, response.sealed, request=pending.request)  # OR-33

@@ -53,7 +53,7 @@ ALARMS_MAX: Final = 200
 WAIT_S: Final = 0.1  # how long an idle loop waits for a record before it looks at alarms and local input
 _TRIES: Final = 20  # conflicts in a row on one batch; two instances of a partition last for seconds at most
 _BACK_OFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_GIVE_UP_AFTER: Final = 20  # attempts in vain: about a minute and a half
+_GIVE_UP_AFTER: Final = 20  # attempts in vain: one to three minutes
 _FINISH_S: Final = 1.5  # for the batch under way, once the loop was told to stop; most take a tenth of it
 _LEAVE_S: Final = 2.5  # for leaving the bus and closing the store
 

@@ -72,7 +72,7 @@ class LoadSettings:
 class WatchedBus(KafkaBus):
     """The bus of a UE host, which shows what the host tells the KMS and the world before it goes out.
 
-    What a failed send leaves unsent is shown all the same: the handset has decided it, and does not again.
+    What a failed send leaves unsent is shown all the same, and again when it is sent.
     """
 
     def __init__(self, settings: KafkaSettings, host: str, show: Callable[[Message], None]) -> None:

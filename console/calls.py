@@ -193,7 +193,8 @@ def call(
         if heard is not None:
             show(f"what {device.impi} heard is {likeness(heard, sound):.2f} like {sample}")
             if out is not None:
-                write_wav(out / f"{device.host}-heard.wav", heard)
+                both = wish.caller.host == wish.callee.host
+                write_wav(out / f"{device.impi if both else device.host}-heard.wav", heard)
     show(f"call {outcome.call[:4]} came up after {outcome.set_up_ms:.0f} ms and ended: {outcome.ended}")
     if out is not None:
         (out / "ladder.txt").write_text("\n".join(lines) + "\n")

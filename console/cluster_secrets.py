@@ -139,6 +139,9 @@ class _Maker:
         if authority_file.exists() and whole and not self._wish.renew:
             authority = authority_file.read_bytes()
         else:
+            authority_file.unlink(
+                missing_ok=True
+            )  # it is written last: while it is missing, nothing is whole
             maker = Authority("otway", self._now)
             authority = maker.certificate
             for broker in brokers:
@@ -154,7 +157,7 @@ class _Maker:
         for broker in brokers:
             self._write(f"{broker}/ca.pem", authority, _KAFKA_UID, again=True)
         self._write("valkey/ca.pem", authority, _VALKEY_UID, again=True)
-        for who in (*everybody, "setup"):
+        for who in (*(each for each in everybody if each != "operator"), "setup", "operator"):
             uid = None if who in {"operator", "auditor"} else _OTWAY_UID
             self._write(f"{who}/ca.pem", authority, uid, again=True)
 

@@ -1,6 +1,6 @@
 """What a cluster needs before agents may start, done by one that the brokers obey: `otway cluster setup`.
 
-    topics          those of the catalogue that are not there, on three brokers, at least two in sync
+    topics          those of the catalogue that are not there; the settings of all
     access lists    exactly the rights of topics/access.py: what is missing is given, what is more is taken
     passwords       of every principal (SCRAM-SHA-512), then a login at each broker
     subscribers     into the store
@@ -28,6 +28,9 @@ from confluent_kafka.admin import (
     AclOperation,
     AclPermissionType,
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewTopic,
     ResourcePatternType,
     ResourceType,
@@ -95,19 +98,22 @@ def _by_certificate(wish: SetupWish, passwords: dict[str, Secret], say: Callable
         }
     )
     wanted = {topic.name: topic for topic in catalogue(wish.ue_hosts)}
-    there = client.list_topics(timeout=_WITHIN_S).topics
-    new = [
-        NewTopic(
-            topic.name,
-            num_partitions=topic.partitions,
-            replication_factor=wish.replication,
-            config={**topic_settings(topic), "min.insync.replicas": str(max(1, wish.replication - 1))},
-        )
+    settings = {
+        topic.name: {**topic_settings(topic), "min.insync.replicas": str(max(1, wish.replication - 1))}
         for topic in wanted.values()
-        if topic.name not in there
+    }
+    there = client.list_topics(timeout=_WITHIN_S).topics
+    copies = wish.replication
+    new = [
+        NewTopic(name, num_partitions=topic.partitions, replication_factor=copies, config=settings[name])
+        for name, topic in wanted.items()
+        if name not in there
     ]
     if new:
         _all(client.create_topics(new, operation_timeout=_WITHIN_S))
+    old = [_resource(name, settings[name]) for name in wanted if name in there]
+    if old:
+        _all(client.incremental_alter_configs(old, request_timeout=_WITHIN_S))
     say(f"{len(wanted)} topics, {len(new)} of them new")
     say("{} rights, {} given, {} taken".format(*_rights(client, wish.ue_hosts)))
     _all(
@@ -123,6 +129,15 @@ def _by_certificate(wish: SetupWish, passwords: dict[str, Secret], say: Callable
         )
     )
     say(f"{len(passwords)} passwords")
+
+
+def _resource(topic: str, settings: dict[str, str]) -> ConfigResource:
+    """The settings that a topic which exists is to have."""
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in settings.items()
+    ]
+    return ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
 
 
 def _rights(client: AdminClient, ue_hosts: Sequence[str]) -> tuple[int, int, int]:

@@ -32,14 +32,14 @@ from console.readiness import Watched
 from console.settings import PREFIX, Settings, SettingsBroken
 from console.watchdog import watching
 from topics.bus import Bus, BusRefused, BusUnavailable, Outbound
-from topics.catalogue import STATUS
+from topics.catalogue import STATUS, UE_STATUS, Party
 from topics.codec import encode
 from topics.messages import Status
 
 log = structlog.get_logger()
 
 BEAT_S: Final = 2.0
-_BEAT_S_MAX: Final = 60.0  # after failures: each leaves a record that the bus still tries to write
+_BEAT_S_MAX: Final = 8.0  # after failures: each leaves a record that the bus still tries to write
 _REQUEST_S: Final = 5.0  # for a client to say what it wants
 _TEXT_MAX: Final = 255
 _PARTITIONS_MAX: Final = 64
@@ -101,6 +101,7 @@ async def telling(
 async def _keep_telling(bus: Bus, agent: Watched, instance: str, clock: Callable[[], int]) -> None:
     """A status that does not get through is no error: the loop's own sends show what is wrong."""
     started, pause_s = clock(), BEAT_S
+    topic = UE_STATUS if agent.role == Party.UE else STATUS
     while True:
         missing = agent.missing(time.monotonic())
         status = Status(
@@ -114,7 +115,7 @@ async def _keep_telling(bus: Bus, agent: Watched, instance: str, clock: Callable
             handled=agent.vitals.handled,
         )
         try:
-            await bus.send([Outbound(STATUS.name, 0, instance.encode(), encode(status))])
+            await bus.send([Outbound(topic.name, 0, instance.encode(), encode(status))])
             pause_s = BEAT_S
         except (BusUnavailable, BusRefused) as error:
             log.debug("status not sent", why=str(error))

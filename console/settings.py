@@ -87,8 +87,9 @@ class Settings:
             secret = self._password()
             password = quote(secret.reveal().decode(), safe="") if secret else ""
             url = f"{scheme}://{self.user}:{password}@{place}"
-        if self.ca_file is not None and urlsplit(url).scheme == "redis":
-            url = f"rediss{url.removeprefix('redis')}?ssl_ca_certs={self.ca_file}"
+        if self.ca_file is not None:
+            joint = "&" if urlsplit(url).query else "?"
+            url = f"rediss://{url.partition('://')[2]}{joint}ssl_ca_certs={self.ca_file}"
         return _redis(url)
 
     def admitted(self, *, lab: bool) -> Profile:

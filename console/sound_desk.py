@@ -102,7 +102,7 @@ class SoundDesk:
                 continue
             samples = gathering.add(sound)
             if samples is not None:
-                self._keep(sound.about, np.frombuffer(samples[: len(samples) & ~1], "<i2").astype(np.int16))
+                self._keep(sound.about, np.frombuffer(samples, "<i2").astype(np.int16))
 
     def _keep(self, about: bytes, pcm: Pcm) -> None:
         self._given[about] = pcm

@@ -21,7 +21,7 @@ from console.outside import clock
 from console.showing import printable
 from protocol.checks import Refused
 from topics.bus import BusRefused, Inbound
-from topics.catalogue import BSF, CSCF, KMS, ORDERS, STATUS
+from topics.catalogue import BSF, CSCF, KMS, ORDERS, STATUS, UE_STATUS, Party
 from topics.codec import decode
 from topics.kafka_clients import KafkaSettings, make_consumer, started, translated
 from topics.kafka_reading import next_records
@@ -94,14 +94,22 @@ def status(*, as_json: Json = False) -> None:
 
 async def heard(settings: KafkaSettings, back_s: int) -> list[Status]:
     """What agents have told in the last so many seconds, in its order. Raises BusUnavailable, BusRefused."""
-    place = TopicPartition(STATUS.name, 0)
+    since_ms = 1000 * (clock() - back_s)
+    found: list[Status] = []
     async with started(settings, make_consumer(settings)) as consumer:
         with translated(settings):
             async with asyncio.timeout(settings.deadline_s):
-                if STATUS.name not in await consumer.topics():
-                    raise BusRefused(f"no topic {STATUS.name}: create it with `otway topics create`")
-                records = await _since(consumer, place, 1000 * (clock() - back_s))
-    return [message for record in records if (message := _read(record)) is not None]
+                there = await consumer.topics()
+                for topic in (STATUS, UE_STATUS):
+                    if topic.name not in there:
+                        raise BusRefused(f"no topic {topic.name}: create it with `otway topics create`")
+                    records = await _since(consumer, TopicPartition(topic.name, 0), since_ms)
+                    told = [message for record in records if (message := _read(record)) is not None]
+                    # a UE host says how it stands itself, and nothing about the network
+                    found += [
+                        message for message in told if (message.role == Party.UE) == (topic is UE_STATUS)
+                    ]
+    return found
 
 
 def standing_of(messages: Iterable[Status], now: int) -> Standing:
@@ -137,12 +145,14 @@ async def _since(consumer: AIOKafkaConsumer, place: TopicPartition, since_ms: in
 
 
 def _read(record: Inbound) -> Status | None:
-    """None for what is no status: any agent may write there."""
+    """None for what is no status, and for what a UE host says of the network."""
     try:
         message = decode(record.value)
     except Refused:
         return None
-    return message if isinstance(message, Status) else None
+    if not isinstance(message, Status) or (message.role == Party.UE) != (record.topic == UE_STATUS.name):
+        return None
+    return message
 
 
 def _row(message: Status, now: int) -> Row:

@@ -65,7 +65,8 @@ AUDIT: Final = Topic(
     frozenset({Party.KMS, Party.BSF, Party.CUSTODIAN}),
     _AUDITORS,
 )
-STATUS: Final = Topic("ims.status", "instance", 1, _HOUR_S, _AGENTS, _OPERATOR)
+STATUS: Final = Topic("ims.status", "instance", 1, _HOUR_S, _AGENTS - {Party.UE}, _OPERATOR)
+UE_STATUS: Final = Topic("ims.status.ue", "instance", 1, _HOUR_S, frozenset({Party.UE}), _OPERATOR)
 DEAD_LETTERS: Final = Topic(
     "ims.dead-letters",
     "topic, partition, offset of origin",
@@ -78,7 +79,7 @@ DEAD_LETTERS: Final = Topic(
 )
 
 INBOXES: Final = (KMS, BSF, CSCF, ORDERS)
-SHARED: Final = (*INBOXES, REPORTS, AUDIT, STATUS, DEAD_LETTERS)
+SHARED: Final = (*INBOXES, REPORTS, AUDIT, STATUS, UE_STATUS, DEAD_LETTERS)
 
 
 def ue_inbox(host: str) -> Topic:

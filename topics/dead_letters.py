@@ -19,6 +19,8 @@ from protocol.checks import Refused
 from protocol.sharding import shard_of
 from topics.bus import Inbound, Outbound
 from topics.catalogue import DEAD_LETTERS, INBOXES, ORDERS, Party, ue_inbox
+from topics.codec import decode
+from topics.messages import Dial, HangUp
 
 _REASON_OCTETS_MAX: Final = 500
 _ORIGINAL_OCTETS_MAX: Final = 4_096
@@ -80,7 +82,7 @@ def bury(record: Inbound, party: Party, refused: Refused) -> Outbound:
 
     Headers: origin topic, partition, offset and key, who buried it, the check that it failed and the reason;
     the record's own headers, as far as they fit, with `original-` before their names; `cut`, if the key or
-    some headers did not fit.
+    some headers did not fit, or the bus could not show the record at all.
     """
     origin = f"{record.topic}/{record.partition}/{record.offset}"
     reason = (refused.detail or str(refused)).encode()[:_REASON_OCTETS_MAX]
@@ -100,7 +102,9 @@ def bury(record: Inbound, party: Party, refused: Refused) -> Outbound:
         room -= len(name) + len(value)
         if room >= 0:
             kept.append((f"{_ORIGINAL}{name}", value))
-    missing = ["key"] if len(key) > _ORIGINAL_OCTETS_MAX else []
+    missing = ["all but its place"] if record.unreadable else []
+    if len(key) > _ORIGINAL_OCTETS_MAX:
+        missing.append("key")
     if len(kept) < len(record.headers):
         missing.append("headers")
     if missing:
@@ -162,7 +166,16 @@ def original(letter: Letter) -> Outbound:
         raise NotReplayable("an order is given anew, not replayed")
     if letter.topic not in _INBOXES and not letter.topic.startswith(_UE_INBOXES):
         raise NotReplayable(f"{letter.topic} is nobody's inbox")
+    if _is_a_wish(letter.value):  # any UE host may write dead letters, and would have an operator dial for it
+        raise NotReplayable("what a user wants is said anew, not replayed")
     return Outbound(letter.topic, letter.partition, letter.key, letter.value, letter.headers)
+
+
+def _is_a_wish(octets: bytes | None) -> bool:
+    try:
+        return isinstance(decode(octets), Dial | HangUp)
+    except Refused:
+        return False
 
 
 def closing(letter: Letter, how: Closed) -> Outbound:

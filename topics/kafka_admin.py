@@ -56,6 +56,7 @@ def topic_settings(topic: Topic) -> dict[str, str]:
         "retention.ms": str(1000 * topic.retention_s),
         "max.message.bytes": str(topic.octets_max + _RECORD_OVERHEAD_OCTETS),
         "cleanup.policy": "compact,delete" if topic.latest_only else "delete",
+        "compression.type": "uncompressed",  # the broker unpacks: its limits count real octets
     }
 
 

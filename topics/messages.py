@@ -422,7 +422,7 @@ class Status(Wire, tag="status", frozen=True, kw_only=True):
 
 
 class AuditEvent(StrEnum):
-    """What the KMS and the BSF write down."""
+    """What the KMS, its custodian and the BSF write down."""
 
     BOOTSTRAPPED = "bootstrapped"
     ATTACHED = "attached"

@@ -27,7 +27,7 @@ class Gathering:
         self._parts: dict[tuple[SoundUse, bytes, str | None], dict[int, bytes]] = {}
 
     def add(self, sound: Sound) -> bytes | None:
-        """The samples of the whole sound, once this part makes it whole."""
+        """The samples of the whole sound, once this part makes it whole; of half a sample nothing."""
         key = (sound.use, sound.about, sound.device)
         if key not in self._parts and len(self._parts) >= _SOUNDS_AT_A_TIME:
             self._parts.pop(next(iter(self._parts)))  # the oldest was given up by its sender
@@ -36,4 +36,5 @@ class Gathering:
         if len(parts) < sound.parts:
             return None
         del self._parts[key]
-        return b"".join(parts[number] for number in sorted(parts))
+        whole = b"".join(parts[number] for number in sorted(parts))
+        return whole[: len(whole) & ~1]

@@ -10,10 +10,9 @@ import pytest
 
 from protocol.checks import Check, RefusalCode
 from tests.cluster.cluster import AGENTS, Cluster
-from tests.cluster.load import check, load
+from tests.cluster.load import check, load, message_of
 from topics.bus import Inbound, Outbound
 from topics.catalogue import AUDIT, KMS
-from topics.codec import decode
 from topics.kafka_admin import read_all, sender, tail
 from topics.messages import Audit, AuditEvent, KeyRequest
 
@@ -52,7 +51,7 @@ async def test_or_10_a_store_from_a_copy_takes_no_old_token(cluster: Cluster) ->
 
 async def heard(records: AsyncIterator[Inbound]) -> AsyncIterator[Audit]:
     async for record in records:
-        message = decode(record.value)
+        message = message_of(record)
         if isinstance(message, Audit):
             yield message
 
@@ -94,7 +93,7 @@ def restored(cluster: Cluster, copy: Path) -> None:
 async def first_request_of(cluster: Cluster, calls: set[str]) -> tuple[KeyRequest, Outbound]:
     """A REQUEST that was granted before, as it stands in the KMS's inbox."""
     async for record in read_all(cluster.kafka("operator"), KMS.name):
-        message = decode(record.value) if record.value and len(record.value) < 16_000 else None
+        message = message_of(record)
         if isinstance(message, KeyRequest) and message.call.hex() in calls:
             return message, Outbound(KMS.name, record.partition, record.key or b"", record.value)
     raise AssertionError("no such request")

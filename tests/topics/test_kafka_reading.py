@@ -19,6 +19,7 @@ pytestmark = pytest.mark.servers
 
 
 SPOILT = "spoilt"
+PARTITIONS = 6
 CHECKSUM = 17  # where a batch of format 2 has it; it covers what follows
 
 
@@ -26,7 +27,7 @@ CHECKSUM = 17  # where a batch of format 2 has it; it covers what follows
 async def town(servers: Servers) -> tuple[KafkaSettings, str]:
     settings = KafkaSettings(bootstrap=servers.kafka, session_timeout_s=2.0)
     name = f"t-{secrets.token_hex(6)}"
-    await create_topics(settings, [Topic(name, "", 2, 60, frozenset(), frozenset())])
+    await create_topics(settings, [Topic(name, "", PARTITIONS, 60, frozenset(), frozenset())])
     return settings, name
 
 
@@ -82,6 +83,28 @@ async def test_what_cannot_be_read_is_passed_over_and_told(town: tuple[KafkaSett
     await send(settings, topic, 0, b"seven")
     assert [record.value for record in await everything(again, 1)] == [b"seven"], "it was committed"
     await again.stop()
+
+
+@pytest.mark.parametrize("bad", range(PARTITIONS))
+async def test_what_others_have_sent_is_not_lost_by_it(town: tuple[KafkaSettings, str], bad: int) -> None:
+    """aiokafka takes from one partition after the other, and forgets all of it when one raises."""
+    settings, topic = town
+    for partition in range(PARTITIONS):
+        await send(settings, topic, partition, *[b"%d %d" % (partition, number) for number in range(3)])
+    await send(settings, topic, bad, b"bad")
+    for partition in range(PARTITIONS):
+        await send(settings, topic, partition, *[b"%d %d" % (partition, number) for number in range(3, 6)])
+    bus = KafkaBus(settings, "g", topic)
+    await bus.start()
+    found = await everything(bus, 6 * PARTITIONS + 1)
+    values = [record.value for record in found if record.value is not None]
+    assert sorted(values) == sorted(b"%d %d" % (p, n) for p in range(PARTITIONS) for n in range(6))
+    [unreadable] = [record for record in found if record.unreadable]
+    assert (unreadable.partition, unreadable.offset) == (bad, 3)
+    await bus.stop()
+    async with asyncio.timeout(30):
+        read = [record.value async for record in read_all(settings, topic) if not record.unreadable]
+    assert sorted(value for value in read if value is not None) == sorted(values)
 
 
 async def test_an_operator_reads_past_it(town: tuple[KafkaSettings, str]) -> None:
