@@ -268,6 +268,17 @@ def test_an_attached_device_is_told_again() -> None:
     assert isinstance(again, Attached)
 
 
+def test_or_02_a_late_answer_of_the_bsf_makes_nobody_live_again() -> None:
+    """A second instance had asked as well; meanwhile the key was attached, and revoked."""
+    town = Town()
+    [request] = asked_for(town, "b@bsf")
+    assert isinstance(request, ZnRequest)
+    town.subscribe("b@bsf", ALICE, revoked=True)
+    decision = handed_over(town, request)
+    assert decision.sends == ()
+    assert town.subscriber("b@bsf").revoked
+
+
 @pytest.mark.parametrize("wrong", [{"btid": "c@bsf"}, {"nonce": bytes(16)}, {"naf_id": b"another"}], ids=str)
 def test_or_33_an_answer_to_another_question(wrong: dict[str, Any]) -> None:
     town = Town()

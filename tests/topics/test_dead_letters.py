@@ -10,6 +10,7 @@ import pytest
 from protocol.checks import Check, RefusalCode, Refused
 from topics.bus import Inbound, Outbound
 from topics.catalogue import AUDIT, BSF, CSCF, DEAD_LETTERS, KMS, ORDERS, Party, ue_inbox
+from topics.codec import encode
 from topics.dead_letters import (
     Closed,
     Letter,
@@ -21,6 +22,7 @@ from topics.dead_letters import (
     read_letter,
     sort_letters,
 )
+from topics.messages import Dial, HangUp
 
 RECORD = Inbound(CSCF.name, 3, 17, b"a \xff key", b"\xc1 garbage", (("trace", b"1"), ("trace", b"2")))
 WHY = Refused(Check.OR_01, RefusalCode.MALFORMED, "not the canonical form")
@@ -163,3 +165,20 @@ def test_an_invented_letter_is_not_sent_where_only_its_replayer_may_write(topic:
     """Every agent may bury: a UE host must not have an operator send what it may not send itself."""
     with pytest.raises(NotReplayable):
         original(letter_of(replace(RECORD, topic=topic)))
+
+
+def test_what_a_user_would_say_is_not_replayed() -> None:
+    """Any UE host may write dead letters: it must not get an operator to dial for it."""
+    dial = Dial(request=bytes(16), to="bob-1@ims.example", callee="sip:mallory@ims.example")
+    hang_up = HangUp(to="bob-1@ims.example", caller="sip:bob@ims.example", call=bytes(16))
+    for wish in (dial, hang_up):
+        forged = Inbound(ue_inbox("bob").name, 0, 1, b"bob", encode(wish))
+        with pytest.raises(NotReplayable, match="said anew"):
+            original(letter_of(forged))
+
+
+def test_what_the_bus_could_not_show_is_not_replayed() -> None:
+    letter = letter_of(Inbound(CSCF.name, 3, 18, None, None, unreadable="a header is no text"))
+    assert letter.cut
+    with pytest.raises(NotReplayable):
+        original(letter)
