@@ -83,17 +83,17 @@ class _Maker:
         everybody = principals(hosts)
         passwords = {who: self._password(who) for who in dict.fromkeys((*everybody, *STORE_USERS))}
         for who in everybody:
-            self._write(f"setup/passwords/{who}", passwords[who].reveal(), _OTWAY_UID, again=True)
+            self._write(f"setup/passwords/{who}", passwords[who].reveal(), _OTWAY_UID)
         users = {who: passwords[who] for who in STORE_USERS}
-        self._write("valkey/users.acl", access_list(users).encode(), _VALKEY_UID, again=True)
+        self._write("valkey/users.acl", access_list(users).encode(), _VALKEY_UID)
         self._certificates(everybody)
         self._keys()
         for host in hosts:
             own = tuple(device for device in devices if device.host == host)
             path = f"{ue_principal(host)}/users.toml"
-            self._write(path, write_users(own).encode(), _OTWAY_UID, again=True)
-        self._write("operator/directory.toml", write_directory(devices).encode(), None, again=True)
-        self._write("operator/settings.env", self._operators_settings().encode(), None, again=True)
+            self._write(path, write_users(own).encode(), _OTWAY_UID)
+        self._write("operator/directory.toml", write_directory(devices).encode(), None)
+        self._write("operator/settings.env", self._operators_settings().encode(), None)
 
     def _operators_settings(self) -> str:
         """Paths are as seen from the directory of the cluster (console/settings.py)."""
@@ -120,7 +120,7 @@ class _Maker:
         impis = {device.impi for device in known}
         new = tuple(device for device in wanted if device.impi not in impis)
         if new:
-            self._write("setup/users.toml", write_users((*known, *new)).encode(), _OTWAY_UID, again=True)
+            self._write("setup/users.toml", write_users((*known, *new)).encode(), _OTWAY_UID)
             self._say(f"{len(new)} subscribers of {DOMAIN}")
         return (*known, *new)
 
@@ -139,27 +139,25 @@ class _Maker:
         if authority_file.exists() and whole and not self._wish.renew:
             authority = authority_file.read_bytes()
         else:
-            authority_file.unlink(
-                missing_ok=True
-            )  # it is written last: while it is missing, nothing is whole
+            authority_file.unlink(missing_ok=True)  # written last: while it is missing, nothing is whole
             maker = Authority("otway", self._now)
             authority = maker.certificate
             for broker in brokers:
                 issued = maker.issue(broker, names=(broker, "localhost"), client=True)
-                self._write(f"{broker}/keystore.pem", issued.key + issued.certificate, _KAFKA_UID, again=True)
+                self._write(f"{broker}/keystore.pem", issued.key + issued.certificate, _KAFKA_UID)
             issued = maker.issue("valkey", names=("valkey", "localhost"), client=False)
-            self._write("valkey/server.key", issued.key, _VALKEY_UID, again=True)
-            self._write("valkey/server.crt", issued.certificate, _VALKEY_UID, again=True)
+            self._write("valkey/server.key", issued.key, _VALKEY_UID)
+            self._write("valkey/server.crt", issued.certificate, _VALKEY_UID)
             issued = maker.issue("setup", names=(), client=True)
-            self._write("setup/client.key", issued.key, _OTWAY_UID, again=True)
-            self._write("setup/client.crt", issued.certificate, _OTWAY_UID, again=True)
+            self._write("setup/client.key", issued.key, _OTWAY_UID)
+            self._write("setup/client.crt", issued.certificate, _OTWAY_UID)
             self._say(f"a certification authority, and certificates for {', '.join(brokers)}, valkey, setup")
         for broker in brokers:
-            self._write(f"{broker}/ca.pem", authority, _KAFKA_UID, again=True)
-        self._write("valkey/ca.pem", authority, _VALKEY_UID, again=True)
+            self._write(f"{broker}/ca.pem", authority, _KAFKA_UID)
+        self._write("valkey/ca.pem", authority, _VALKEY_UID)
         for who in (*(each for each in everybody if each != "operator"), "setup", "operator"):
             uid = None if who in {"operator", "auditor"} else _OTWAY_UID
-            self._write(f"{who}/ca.pem", authority, uid, again=True)
+            self._write(f"{who}/ca.pem", authority, uid)
 
     def _keys(self) -> None:
         path = self._root / "keys" / "keys.toml"
@@ -169,10 +167,10 @@ class _Maker:
             self._own(path, _OTWAY_UID)
             self._say(f"the key-encryption key {key.id.hex()}")
 
-    def _write(self, name: str, octets: bytes, uid: int | None, *, again: bool = False) -> None:
+    def _write(self, name: str, octets: bytes, uid: int | None) -> None:
         """A file that its owner alone reads; whole or not at all. uid None: whose the directory is."""
         path = self._root / name
-        if again and path.exists() and path.read_bytes() == octets:
+        if path.exists() and path.read_bytes() == octets:
             return
         self._folder(path.parent, uid)
         beside = path.with_name(f".{path.name}.new")
