@@ -63,7 +63,7 @@ def topic_settings(topic: Topic) -> dict[str, str]:
 async def create_topics(
     settings: KafkaSettings, topics: Sequence[Topic], *, replication: int = 1
 ) -> tuple[str, ...]:
-    """The names of those that were created; one that exists is left as it is.
+    """The names of those that were created; one that exists is left as it is. Returns when brokers show them.
 
     Raises BusUnavailable, BusRefused.
     """
@@ -87,6 +87,10 @@ async def create_topics(
             created.append(name)
         elif code != _EXISTS:
             raise BusRefused(f"{name}: {kafka_errors.for_code(code).__name__}")
+    with translated(settings):
+        async with asyncio.timeout(settings.deadline_s):
+            while not set(created) <= (await _partitions(settings)).keys():  # noqa: ASYNC110
+                await asyncio.sleep(_ASK_AGAIN_S)  # a broker tells nobody when it has heard of a topic
     return tuple(created)
 
 

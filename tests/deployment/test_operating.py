@@ -163,10 +163,12 @@ async def test_a_batch_under_way_does_not_keep_it(network: Network) -> None:
         await network.stop("kms")
         assert time.monotonic() - told_at < WITHIN_S
     port = await run(network, "kms")
-    async with asyncio.timeout(30):
-        while 'otway_refusals_total{agent="kms",check="OR-' not in (await get(port, "/metrics"))[1]:
+    async with asyncio.timeout(30):  # the batch is counted last
+        while (
+            'otway_requests_total{agent="kms",type="KeyRequest"} 1.0' not in (await get(port, "/metrics"))[1]
+        ):
             await until(port, "/livez", 200)
-    assert 'otway_requests_total{agent="kms",type="KeyRequest"} 1.0' in (await get(port, "/metrics"))[1]
+    assert 'otway_refusals_total{agent="kms",check="OR-' in (await get(port, "/metrics"))[1]
     said = await network.stop("kms")
     [line] = [line for line in said.splitlines() if "refused" in line]
     assert f"call={CALL.hex()}" in line
