@@ -44,6 +44,7 @@ from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets, provision_network
 from storage.redis_store import RedisSettings, RedisStore
 from storage.users_file import Device
+from topics.access import ue_group
 from topics.bus import Inbound, Outbound
 from topics.catalogue import CSCF, KMS, Topic, catalogue, ue_inbox
 from topics.codec import decode, encode
@@ -144,7 +145,7 @@ async def call_set_up(servers: Clients) -> SetUp:
     buses, tasks, stopping = [], [], asyncio.Event()
     loops = []
     for host, devices in (("west", callers), ("east", callees)):
-        bus = _Timed(servers.kafka, f"ue.{host}", ue_inbox(host).name)
+        bus = _Timed(servers.kafka, ue_group(host), ue_inbox(host).name)
         store, own = MemoryStore(), draw_codec(os.urandom)
         lines = tuple(MediaAddress("127.0.0.1", 9) for _ in range(CALLS))
         loop = Loop(

@@ -27,6 +27,7 @@ from protocol.transport import MediaAddress
 from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets
 from storage.users_file import Device
+from topics.access import ue_group
 from topics.bus import Outbound
 from topics.catalogue import KMS, REPORTS, ue_inbox
 from topics.codec import decode
@@ -76,7 +77,7 @@ class WatchedBus(KafkaBus):
     """
 
     def __init__(self, settings: KafkaSettings, host: str, show: Callable[[Message], None]) -> None:
-        super().__init__(settings, f"ue.{host}", ue_inbox(host).name)
+        super().__init__(settings, ue_group(host), ue_inbox(host).name)
         self._show = show
 
     async def send(self, records: Sequence[Outbound]) -> Sequence[Outbound]:

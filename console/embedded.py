@@ -37,6 +37,7 @@ from protocol.secret import Secret
 from protocol.transport import Statistics
 from storage.memory import MemoryStore
 from storage.provisioning import provision_network
+from topics.access import ue_group
 from topics.bus import Outbound
 from topics.catalogue import BSF, CSCF, KMS, Topic, catalogue, ue_inbox
 from topics.codec import decode, encode
@@ -193,7 +194,7 @@ class Town:
                 suite=settings.suite,
                 srtp_suites=settings.srtp_suites,
             ),
-            self._bus(name, f"ue.{name}", ue_inbox(name)),
+            self._bus(name, ue_group(name), ue_inbox(name)),
             clock=self._clock,
             random=self._random,
             source=lambda _leg: sound,

@@ -32,6 +32,7 @@ from protocol.transport import MediaAddress
 from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets
 from storage.users_file import Device
+from topics.access import ue_group
 from topics.bus import Bus
 from topics.catalogue import Party, ue_inbox
 from topics.kafka import KafkaBus
@@ -135,7 +136,7 @@ async def run_ue_host(
     Raises OSError, SettingsBroken, BusUnavailable, BusRefused, GaveUp.
     """
     watched, instance = Watched(Party.UE), settings.instance or host
-    bus = KafkaBus(settings.kafka_settings, f"ue.{host}", ue_inbox(host).name)
+    bus = KafkaBus(settings.kafka_settings, ue_group(host), ue_inbox(host).name)
     desk = SoundDesk(host, settings.kafka_settings, bus, sound, heard)
     phone = UeHost(
         UeHostSettings(

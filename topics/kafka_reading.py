@@ -43,17 +43,26 @@ async def next_records(
     found: list[Inbound] = []
     for where, position in (await _positions(consumer, places or consumer.assignment())).items():
         left = None if limit is None else limit - len(found)
-        if left == 0 or position >= (consumer.highwater(where) or 0):
-            continue
+        if left == 0:
+            break
         try:
-            found += await _taken(consumer, where, wait_s=_LOOK_S, limit=left)
-        except _UNREADABLE:
-            consumer.seek(where, position)
-            found += await _one_by_one(consumer, where, left)
+            if where in consumer.assignment() and position < (consumer.highwater(where) or 0):
+                found += await _in_turn(consumer, where, position, left)
         except kafka_errors.KafkaError:  # such as a partition that was taken away
             if not found:
                 raise
     return found
+
+
+async def _in_turn(
+    consumer: AIOKafkaConsumer, where: TopicPartition, position: int, limit: int | None
+) -> list[Inbound]:
+    """The next records of one partition: together, or one by one where that cannot be."""
+    try:
+        return await _taken(consumer, where, wait_s=_LOOK_S, limit=limit)
+    except _UNREADABLE:
+        consumer.seek(where, position)
+        return await _one_by_one(consumer, where, limit)
 
 
 async def _one_by_one(consumer: AIOKafkaConsumer, where: TopicPartition, limit: int | None) -> list[Inbound]:
@@ -97,15 +106,17 @@ async def _positions(
 
 
 async def _put_back(consumer: AIOKafkaConsumer, positions: dict[TopicPartition, int]) -> None:
-    """As if nothing had been taken; what the group has given meanwhile begins where it was committed."""
-    for where in consumer.assignment():
-        position = positions.get(where)
-        if position is None:
-            position = await consumer.committed(where)
-        if position is None:
-            await consumer.seek_to_beginning(where)
-        else:
+    """As if nothing had been taken. What the group has given meanwhile begins where it was committed; where that
+    cannot be learned, with all that is there: rather twice than not at all."""
+    for where, position in positions.items():
+        with suppress(kafka_errors.IllegalStateError):  # it was taken away
             consumer.seek(where, position)
+    for where in consumer.assignment() - positions.keys():
+        committed = None
+        with suppress(kafka_errors.KafkaError):
+            committed = await consumer.committed(where)
+        with suppress(kafka_errors.IllegalStateError):
+            consumer.seek(where, committed or 0)
 
 
 def inbound(record: Any) -> Inbound:  # noqa: ANN401
