@@ -106,8 +106,8 @@ async def _positions(
 
 
 async def _put_back(consumer: AIOKafkaConsumer, positions: dict[TopicPartition, int]) -> None:
-    """As if nothing had been taken. What the group has given meanwhile begins where it was committed; where that
-    cannot be learned, with all that is there: rather twice than not at all."""
+    """As if nothing had been taken. What the group has given meanwhile begins where it was committed; where
+    that cannot be learned, with all that is there: rather twice than not at all."""
     for where, position in positions.items():
         with suppress(kafka_errors.IllegalStateError):  # it was taken away
             consumer.seek(where, position)
