@@ -1,7 +1,8 @@
 """What may come in each state of a call at one end (OR-26): all else changes nothing there.
 
-A caller goes CALLING, CALLED, UP; a callee ASKING, ALERTING, ANSWERED, UP; both end through HANGING_UP or at
-once in ENDED. Repeats of messages that were dealt with are expected: they get the same answer.
+A caller goes CALLING, CALLED, UP, or LEAVING when a mailbox answers; a callee ASKING, ALERTING, ANSWERED, UP;
+both end through HANGING_UP or at once in ENDED. Repeats of messages that were dealt with are expected: they get
+the same answer.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from topics.messages import (
     HangUp,
     Invite,
     KeyResponse,
+    MailboxOk,
     Ok,
     Refusal,
     Ringing,
@@ -31,12 +33,13 @@ from topics.messages import (
 _ALWAYS: Final = frozenset({CallAlarm, MediaClosed})
 
 EXPECTED: Final[dict[tuple[Role, CallState], frozenset[type]]] = {
-    (Role.CALLER, CallState.CALLING): _ALWAYS | {Ringing, Ok, Decline, HangUp},
-    (Role.CALLER, CallState.CALLED): _ALWAYS | {Ok, Decline, HangUp},
+    (Role.CALLER, CallState.CALLING): _ALWAYS | {Ringing, Ok, MailboxOk, Decline, HangUp},
+    (Role.CALLER, CallState.CALLED): _ALWAYS | {Ok, MailboxOk, Decline, HangUp},
     (Role.CALLER, CallState.CANCELLING): _ALWAYS | {Cancelled, Decline},
     (Role.CALLER, CallState.UP): _ALWAYS | {Ok, SettledOk, Bye, HangUp, MediaSilent},
-    (Role.CALLER, CallState.HANGING_UP): _ALWAYS | {SettledOk, Bye, ByeOk},
-    (Role.CALLER, CallState.ENDED): _ALWAYS | {SettledOk, Bye},
+    (Role.CALLER, CallState.LEAVING): _ALWAYS | {Ok, SettledOk, Bye, HangUp},
+    (Role.CALLER, CallState.HANGING_UP): _ALWAYS | {Ok, SettledOk, Bye, ByeOk},
+    (Role.CALLER, CallState.ENDED): _ALWAYS | {Ok, SettledOk, Bye},
     (Role.CALLEE, CallState.ASKING): _ALWAYS | {KeyResponse, Refusal, Cancel, HangUp},
     (Role.CALLEE, CallState.ALERTING): _ALWAYS | {Invite, Cancel, HangUp},
     (Role.CALLEE, CallState.ANSWERED): _ALWAYS | {Invite, Ack, Cancel, Bye, HangUp, MediaSilent},

@@ -46,6 +46,7 @@ from topics.messages import (
     Ack,
     Cancel,
     Cancelled,
+    Contact,
     Decline,
     DeclineReason,
     Invite,
@@ -67,7 +68,7 @@ def ring(
     settings, run = terms.settings, run_of(invite, invite.suite)
     session = session_of(handset.impi, invite.caller, invite.call)
     if handset.key is None or not handset.key.attached or invite.run != 0:
-        return _decline(invite, DeclineReason.NO_KEY)
+        return _decline(terms, invite, handset, DeclineReason.NO_KEY)
     try:
         if invite.callee != handset.identity or invite.caller == invite.callee:
             raise NothingInCommon
@@ -76,10 +77,10 @@ def ring(
         offer = read_description(invite.offer)
         answer = answer_to(offer, settings.srtp_suites, settings.codecs)
     except (BodyMalformed, NothingInCommon):
-        return _decline(invite, DeclineReason.NOTHING_IN_COMMON)
+        return _decline(terms, invite, handset, DeclineReason.NOTHING_IN_COMMON)
     line = take_line(lines, session, len(settings.lines))
     if line is None:
-        return _decline(invite, DeclineReason.BUSY)
+        return _decline(terms, invite, handset, DeclineReason.BUSY)
     nonce = random(16)
     call = UeCall(
         session=session,
@@ -112,7 +113,7 @@ def take(terms: Terms, call: UeCall, lines: Lines | None, message: OfRun, now: i
     """A message of the exchange for the callee, in a state that expects it."""
     match message:
         case Invite():
-            return _again(terms, call, message)
+            return _again(terms, call)
         case KeyResponse():
             return _granted(terms, call, lines, message, now)
         case Refusal():
@@ -120,9 +121,9 @@ def take(terms: Terms, call: UeCall, lines: Lines | None, message: OfRun, now: i
         case Ack():
             return _confirmed(terms, call, message, now)
         case Cancel() if call.state is CallState.ENDED:
-            return to_cscf(call, Cancelled(**about(call)))
+            return _cancelled(terms, call)
         case Cancel():
-            return end(call, lines, "cancelled", now) + to_cscf(call, Cancelled(**about(call)))
+            return end(call, lines, "cancelled", now) + _cancelled(terms, call)
         case _:
             return NOTHING
 
@@ -150,10 +151,9 @@ def answer(terms: Terms, call: UeCall, now: int) -> Decision:
     return keep(answered, now) + _ok(terms, answered) + open_media(answered, chosen_of(answered))
 
 
-def decline(call: UeCall, lines: Lines | None, reason: DeclineReason, now: int) -> Decision:
+def decline(terms: Terms, call: UeCall, lines: Lines | None, reason: DeclineReason, now: int) -> Decision:
     """The call will not come up at this end."""
-    ended = end(call, lines, reason, now)
-    return ended + to_cscf(call, Decline(reason=reason, **about(call)))
+    return end(call, lines, reason, now) + _declined(terms, call, reason)
 
 
 def _granted(terms: Terms, call: UeCall, lines: Lines | None, response: KeyResponse, now: int) -> Decision:
@@ -179,7 +179,7 @@ def _granted(terms: Terms, call: UeCall, lines: Lines | None, response: KeyRespo
         give_up_at=now + RING_S,
     )
     if wait_s is None:
-        return decline(alerting, lines, DeclineReason.DECLINED, now)
+        return decline(terms, alerting, lines, DeclineReason.DECLINED, now)
     if wait_s == 0:
         return answer(terms, alerting, now)
     ringing = Ringing(sender=contact_of(call, terms), **about(call))
@@ -198,7 +198,7 @@ def _refused(terms: Terms, call: UeCall, lines: Lines | None, refusal: Refusal, 
         return report(call, ReportEvent.REFUSED, now, refused=refused)
     if code in {RefusalCode.BUSY, RefusalCode.TOO_MANY}:  # it may be granted to a repeat
         return NOTHING
-    return decline(call, lines, DeclineReason.NO_KEY, now)
+    return decline(terms, call, lines, DeclineReason.NO_KEY, now)
 
 
 def _confirmed(terms: Terms, call: UeCall, ack: Ack, now: int) -> Decision:
@@ -215,7 +215,7 @@ def _confirmed(terms: Terms, call: UeCall, ack: Ack, now: int) -> Decision:
     return keep(up, now) + report(up, ReportEvent.CONFIRMED, now)
 
 
-def _again(terms: Terms, call: UeCall, invite: Invite) -> Decision:
+def _again(terms: Terms, call: UeCall) -> Decision:
     """The INVITE once more: the same answer as before."""
     match call.state:
         case CallState.ALERTING:
@@ -223,7 +223,7 @@ def _again(terms: Terms, call: UeCall, invite: Invite) -> Decision:
         case CallState.ANSWERED:
             return _ok(terms, call)
         case CallState.ENDED if call.reason in set(DeclineReason):
-            return _decline(invite, DeclineReason(call.reason))
+            return _declined(terms, call, DeclineReason(call.reason))
         case _:
             return NOTHING
 
@@ -258,8 +258,22 @@ def _ok(terms: Terms, call: UeCall) -> Decision:
     return to_cscf(call, ok)
 
 
-def _decline(invite: Invite, reason: DeclineReason) -> Decision:
+def _declined(terms: Terms, call: UeCall, reason: DeclineReason) -> Decision:
+    return to_cscf(call, Decline(reason=reason, sender=contact_of(call, terms), **about(call)))
+
+
+def _cancelled(terms: Terms, call: UeCall) -> Decision:
+    return to_cscf(call, Cancelled(sender=contact_of(call, terms), **about(call)))
+
+
+def _decline(terms: Terms, invite: Invite, handset: Handset, reason: DeclineReason) -> Decision:
+    """Of a call that this device does not take up, and so keeps no record of."""
     message = Decline(
-        call=invite.call, run=invite.run, caller=invite.caller, callee=invite.callee, reason=reason
+        call=invite.call,
+        run=invite.run,
+        caller=invite.caller,
+        callee=invite.callee,
+        reason=reason,
+        sender=Contact(terms.settings.host, handset.impi),
     )
     return Decision(sends=(Send(CSCF, call_key(invite.caller, invite.call), message),))

@@ -4,6 +4,9 @@
 4  B -> A    200 OK   C, n, F, Nb, answer, grant_a, confirm_b
 5  A -> B    ACK      C, n, F, confirm_a
    A -> KMS  SETTLED  C, n, ID-A, ID-B, KID-A, suite, sealed
+
+Several devices may ring: the first valid 200 OK wins, a later one gets BYE. When none answers, a mailbox may:
+agents/leaving.py.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from protocol.description import (
     read_description,
 )
 from protocol.encoding import digest
-from protocol.evidence import Token
+from protocol.evidence import Grant, Token
 from protocol.limits import RING_S
 from protocol.names import Role, Run
 from protocol.sealing import Random
@@ -49,6 +52,7 @@ from storage.ue_records import CallState, Handset, Lines, UeCall
 from topics.catalogue import KMS, REPORTS
 from topics.messages import (
     Ack,
+    Bye,
     Cancel,
     Cancelled,
     Decline,
@@ -143,10 +147,12 @@ def take(
                 call, state=CallState.CALLED, give_up_at=max(call.give_up_at, call.started + RING_S)
             )
             return keep(called, now) + report(called, ReportEvent.RINGING, now)
-        case Ok() if call.state is CallState.UP:
-            return _ack(terms, call) if message.fork == call.fork else NOTHING
-        case Ok():
+        case Ok() if call.state in {CallState.CALLING, CallState.CALLED}:
             return _answered(terms, call, message, now, random)
+        case Ok() if message.fork != call.fork:
+            return _too_late(terms, call, message, now)
+        case Ok() if call.state is CallState.UP:
+            return _ack(terms, call)
         case SettledOk():
             return keep(
                 msgspec.structs.replace(call, settled=b"", repeat_at=max(call.give_up_at, call.repeat_at)),
@@ -167,8 +173,8 @@ def repeat(terms: Terms, call: UeCall) -> Decision:
             return _invite(terms, call)
         case CallState.CANCELLING:
             return to_cscf(call, Cancel(**about(call)))
-        case CallState.UP if call.settled:
-            return _settled(terms, call)
+        case CallState.UP | CallState.LEAVING if call.settled:
+            return tell_settled(terms, call)
         case _:
             return NOTHING
 
@@ -188,41 +194,70 @@ def cancel(call: UeCall, now: int, reason: str) -> Decision:
 def _answered(terms: Terms, call: UeCall, ok: Ok, now: int, random: Random) -> Decision:
     """The 200 OK: up, when grant, answer and confirmation hold. One that does not changes nothing."""
     try:
-        grant = terms.profile.open_grant(
-            own_holder(call), call.run, ok.grant_a, token=call.token, nonce=call.nonce, fork=ok.fork, now=now
-        )  # OR-20 to OR-24
-        chosen = _accept(call, ok.answer)
-        up = msgspec.structs.replace(
-            with_grant(call, grant),
-            state=CallState.UP,
-            answer=ok.answer,
-            grant_a=ok.grant_a,
-            nonce_b=ok.nonce_b,
-            peer_media=ok.media,
-            media_open=True,
-            repeat_at=now + REPEAT_S,
-            give_up_at=now + grant.not_after - grant.now,
-        )
-        terms.profile.verify_confirm(grant.key, Role.CALLEE, transcript_of(up), ok.confirm_b)  # OR-25
+        answered, grant = _verified(terms, call, ok, now)
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
-    settled = terms.profile.seal_settled(
-        own_holder(up), up.run, token_a=up.token, nonce=up.nonce, fork=up.fork, random=random
+    up = msgspec.structs.replace(
+        answered,
+        state=CallState.UP,
+        media_open=True,
+        settled=settlement(terms, answered, random),
+        repeat_at=now + REPEAT_S,
+        give_up_at=min(now + grant.not_after - grant.now, grant.not_after),
     )
-    up = msgspec.structs.replace(up, settled=settled, give_up_at=min(up.give_up_at, grant.not_after))
     return (
         keep(up, now)
         + _ack(terms, up)
-        + _settled(terms, up)
-        + open_media(up, chosen)
+        + tell_settled(terms, up)
+        + open_media(up, read_description(up.answer))
         + report(up, ReportEvent.UP, now)
     )
 
 
-def _accept(call: UeCall, answer: bytes) -> Description:
-    """The answer, if it is one of our offer. Raises Refused(OR-24)."""
+def _verified(terms: Terms, call: UeCall, ok: Ok, now: int) -> tuple[UeCall, Grant]:
+    """The call as this 200 OK would have it, and the grant in it. Raises Refused(OR-20 to OR-25)."""
+    grant = terms.profile.open_grant(
+        own_holder(call), call.run, ok.grant_a, token=call.token, nonce=call.nonce, fork=ok.fork, now=now
+    )  # OR-20 to OR-24
+    _accept(call, ok.answer)
+    answered = msgspec.structs.replace(
+        with_grant(call, grant),
+        answer=ok.answer,
+        grant_a=ok.grant_a,
+        nonce_b=ok.nonce_b,
+        peer_media=ok.media,
+    )
+    terms.profile.verify_confirm(grant.key, Role.CALLEE, transcript_of(answered), ok.confirm_b)  # OR-25
+    return answered, grant
+
+
+def _too_late(terms: Terms, call: UeCall, ok: Ok, now: int) -> Decision:
+    """A valid 200 OK of another device, when one has been taken or the call is over: BYE, under the K of that
+    fork, which is not kept."""
     try:
-        return accept_answer(read_description(call.offer), answer)
+        late, grant = _verified(terms, call, ok, now)
+    except Refused as refused:
+        return report(call, ReportEvent.REFUSED, now, refused=refused)
+    proof = terms.profile.bye(grant.key, Role.CALLER, late.run, late.fork)
+    return to_cscf(call, Bye(fork=late.fork, by=Role.CALLER, proof=proof, **about(call)))
+
+
+def settlement(terms: Terms, call: UeCall, random: Random) -> bytes:
+    """The sealed part of SETTLED: whose answer this call has taken, a device's or the mailbox's."""
+    return terms.profile.seal_settled(
+        own_holder(call),
+        call.run,
+        token_a=call.token,
+        nonce=call.nonce,
+        fork=call.fork or None,
+        random=random,
+    )
+
+
+def _accept(call: UeCall, answer: bytes) -> None:
+    """Raises Refused(OR-24) if it is no answer to our offer."""
+    try:
+        accept_answer(read_description(call.offer), answer)
     except (BodyMalformed, NothingInCommon):  # OR-24
         raise Refused(Check.OR_24) from None
 
@@ -246,7 +281,8 @@ def _ack(terms: Terms, call: UeCall) -> Decision:
     return to_cscf(call, Ack(fork=call.fork, confirm_a=confirm_a, **about(call)))
 
 
-def _settled(terms: Terms, call: UeCall) -> Decision:
+def tell_settled(terms: Terms, call: UeCall) -> Decision:
+    """SETTLED on its way to the KMS."""
     settled = Settled(
         caller_key=call.own_key_id,
         suite=call.run.suite,

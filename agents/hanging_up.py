@@ -1,6 +1,7 @@
 """How a call ends at either end: BYE, the user's wish, silence, the key's lifetime, and patience.
 
 A <-> B   BYE     C, n, F, MAC(KDF(K, enc("bye", role), 32), enc(C, n, F))      answered by BYE-OK
+A  -> V   BYE     C, n               a mailbox has no K: its BYE-OK says how many packets it has stored
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from topics.messages import Bye, ByeOk, DeclineReason, ReportEvent
 _REPEAT_DOUBLINGS = 3  # 2, 4, 8, 16, 16 ... seconds
 _SET_UP_BY_CALLER = {CallState.CALLING, CallState.CALLED}
 _SET_UP_BY_CALLEE = {CallState.ASKING, CallState.ALERTING}
-_UP = {CallState.ANSWERED, CallState.UP}
+_UP = {CallState.ANSWERED, CallState.UP, CallState.LEAVING}
 
 
 def hang_up(terms: Terms, call: UeCall, lines: Lines | None, reason: str, now: int) -> Decision:
@@ -37,7 +38,7 @@ def hang_up(terms: Terms, call: UeCall, lines: Lines | None, reason: str, now: i
     if call.state in _SET_UP_BY_CALLER:
         return caller.cancel(call, now, reason)
     if call.state in _SET_UP_BY_CALLEE:
-        return callee.decline(call, lines, DeclineReason.DECLINED, now)
+        return callee.decline(terms, call, lines, DeclineReason.DECLINED, now)
     if call.state not in _UP:
         return NOTHING
     hanging = msgspec.structs.replace(
@@ -53,13 +54,16 @@ def hang_up(terms: Terms, call: UeCall, lines: Lines | None, reason: str, now: i
 
 def take_bye(terms: Terms, call: UeCall, lines: Lines | None, bye: Bye, now: int) -> Decision:
     """BYE of the other end: over, if it holds K. Once over, its repeat gets the same BYE-OK."""
-    ok = to_cscf(call, ByeOk(by=call.role, **about(call)))
+    if bye.by is Role.MAILBOX:  # a mailbox proves nothing, and can end nothing but the message it is left
+        taken = call.state is CallState.LEAVING
+        return hang_up(terms, call, lines, bye.reason or "mailbox", now) if taken else NOTHING
+    ok = to_cscf(call, ByeOk(fork=bye.fork, by=call.role, **about(call)))
     if call.state is CallState.ENDED:
         return ok
     assert call.key is not None
     other = Role.CALLEE if call.role is Role.CALLER else Role.CALLER
     try:
-        if bye.by is not other or bye.fork != call.fork:  # OR-22
+        if bye.by is not other or bye.fork != call.fork or bye.proof is None:  # OR-22
             raise Refused(Check.OR_22)
         terms.profile.verify_bye(call.key, other, call.run, call.fork, bye.proof)  # OR-25
     except Refused as refused:
@@ -67,9 +71,12 @@ def take_bye(terms: Terms, call: UeCall, lines: Lines | None, bye: Bye, now: int
     return end(call, lines, "bye", now) + ok
 
 
-def take_bye_ok(call: UeCall, lines: Lines | None, now: int) -> Decision:
-    """The other end knows that the call is over."""
-    return end(call, lines, call.reason, now)
+def take_bye_ok(call: UeCall, lines: Lines | None, ok: ByeOk, now: int) -> Decision:
+    """The other end knows that the call is over; a mailbox, that it has stored the message."""
+    if ok.fork != (call.fork or None) or ok.by is call.role:  # OR-22: of another device of the callee
+        return NOTHING
+    left = report(call, ReportEvent.LEFT, now, packets=ok.kept) if call.mailbox and ok.kept else NOTHING
+    return left + end(call, lines, call.reason, now)
 
 
 def media_closed(terms: Terms, call: UeCall, lines: Lines | None, closed: MediaClosed, now: int) -> Decision:
@@ -112,8 +119,8 @@ def _give_up(terms: Terms, call: UeCall, lines: Lines | None, now: int) -> Decis
         case CallState.CALLING | CallState.CALLED:
             return caller.cancel(call, now, "no-answer")
         case CallState.ASKING | CallState.ALERTING:
-            return callee.decline(call, lines, DeclineReason.NO_KEY, now)
-        case CallState.UP:
+            return callee.decline(terms, call, lines, DeclineReason.NO_KEY, now)
+        case CallState.UP | CallState.LEAVING:
             return hang_up(terms, call, lines, "expired", now)
         case CallState.ANSWERED:
             return hang_up(terms, call, lines, "not-confirmed", now)
@@ -122,6 +129,8 @@ def _give_up(terms: Terms, call: UeCall, lines: Lines | None, now: int) -> Decis
 
 
 def _bye(terms: Terms, call: UeCall) -> Decision:
+    if call.mailbox:
+        return to_cscf(call, Bye(fork=None, by=call.role, proof=None, **about(call)))
     assert call.key is not None
     proof = terms.profile.bye(call.key, call.role, call.run, call.fork)
     return to_cscf(call, Bye(fork=call.fork, by=call.role, proof=proof, **about(call)))

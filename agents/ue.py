@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from agents import callee, caller, handset, hanging_up
+from agents import callee, caller, handset, hanging_up, leaving
 from agents.alarms import CallAlarm, HandsetAlarm
 from agents.call_states import EXPECTED
 from agents.decision import NOTHING, Decision, Input, Keys, Records
@@ -18,7 +18,7 @@ from media.leg import MediaClosed, MediaSilent
 from protocol.checks import RefusalCode
 from protocol.profile import Profile
 from protocol.sealing import Random
-from storage.ue_records import Handset, Lines, UeCall
+from storage.ue_records import Handset, Lines, Outbox, UeCall
 from topics.catalogue import Party
 from topics.messages import (
     Ack,
@@ -37,6 +37,7 @@ from topics.messages import (
     HangUp,
     Invite,
     KeyResponse,
+    MailboxOk,
     OfRun,
     Ok,
     Refusal,
@@ -59,6 +60,7 @@ _OF_CALL: Final = (
     KeyResponse,
     Refusal,
     Ok,
+    MailboxOk,
     Ack,
     SettledOk,
     Decline,
@@ -86,6 +88,9 @@ class Ue:
                 return self._call_keys(message.session)
             case HangUp() if message.to:
                 return self._call_keys(session_of(message.to, message.caller, message.call))
+            case MailboxOk() if message.to:
+                session = session_of(message.to, message.caller, message.call)
+                return (*self._call_keys(session), Outbox.key_for(message.to))
             case OfRun() if _to(message):
                 return self._call_keys(session_of(_to(message), message.caller, message.call))
             case Dial():
@@ -155,7 +160,10 @@ class Ue:
             case Bye():
                 return hanging_up.take_bye(terms, call, lines, message, now)
             case ByeOk():
-                return hanging_up.take_bye_ok(call, lines, now)
+                return hanging_up.take_bye_ok(call, lines, message, now)
+            case MailboxOk():
+                outbox = records.get(Outbox.key_for(call.device))
+                return leaving.answered(terms, call, outbox, message, now, random)
             case Invite() | KeyResponse() | Refusal() | Ack() | Cancel():
                 return callee.take(terms, call, lines, message, now) + self._hinted(
                     message, device, now, random

@@ -45,8 +45,8 @@ class UeSettings:
     """What is offered and accepted for media, the first choice first."""
     codecs: tuple[str, ...] = ("PCMU",)
     """RTP names of codecs, the first choice first."""
-    permits: tuple[Permit, ...] = ()
-    """What a user consents to beyond the call itself, sorted."""
+    permits: tuple[Permit, ...] = (Permit.DEFERRED,)
+    """What a user consents to beyond the call itself, sorted. Without `deferred` no mailbox is accepted."""
     answer_after_s: int | None = 0
     """Seconds of ringing before the handset answers by itself; None: it declines."""
 
@@ -133,6 +133,9 @@ def report(
     *,
     refused: Refused | None = None,
     statistics: Statistics | None = None,
+    reason: str | None = None,
+    until: int | None = None,
+    packets: int | None = None,
 ) -> Decision:
     """Tell the world how the call stands at this end."""
     message = Report(
@@ -142,8 +145,10 @@ def report(
         fork=call.fork or None,
         request=call.request,
         check=refused.check if refused else None,
-        reason=refused.code if refused else (call.reason or None),
+        reason=refused.code if refused else (reason or call.reason or None),
         statistics=statistics,
+        until=until,
+        packets=packets,
         **about(call),
     )
     return Decision(sends=(Send(REPORTS, call_key(call.run.caller, call.run.call), message),))
@@ -170,6 +175,7 @@ def open_media(call: UeCall, chosen: Description) -> Decision:
         flow=_own_flow(call, chosen),
         lifetime_s=call.lifetime_s,
         sound=call.sound,
+        to_mailbox=bool(call.mailbox),
     )
     return Decision(media=(OpenMedia(leg),))
 

@@ -133,7 +133,7 @@ def answers(world: World) -> Iterator[str]:
     for _, sent in world.transmitted:
         if sent.topic.startswith("ims.ue."):
             message = decode(sent.value)
-            if isinstance(message, KeyResponse | Refusal):
+            if isinstance(message, KeyResponse | Refusal) and message.to is not None:
                 answered[message.caller, message.call, message.to] += 1
     for who, count in asked.items():
         if answered[who] < count:

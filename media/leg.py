@@ -1,7 +1,9 @@
 """What an agent asks of a media engine, and what the engine tells it: values only, no sockets.
 
 A role file decides with `OpenMedia` and `CloseMedia`; an engine (media/engine.py, or the simulator's, which
-has no sockets) carries them out and tells of what it heard by `MediaEvent`.
+has no sockets) carries them out and tells of what it heard by `MediaEvent`. A message out of a mailbox is
+heard through the same engine, faster than it was said (`OpenStored`); a mailbox has a recorder
+(media/recorder.py), which holds no key.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     flow: Flow
     lifetime_s: int  # the key may be used for so long, on the engine's monotonic clock
     sound: bytes | None = None  # which one to play, by its name; the host's own when None
+    to_mailbox: bool = False  # nobody answers under this key: a tone is heard, silence means nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,46 @@ class CloseMedia:
     session: str
 
 
-MediaInstruction = OpenMedia | CloseMedia
+@dataclass(frozen=True, slots=True)
+class OpenStored:
+    """Hear a stored message under this leg's key; its line and remote address mean nothing."""
+
+    leg: Leg
+
+
+@dataclass(frozen=True, slots=True)
+class TakeStored:
+    """Some packets of it, SRTP and SRTCP, as they were stored; each once, in their order."""
+
+    session: str
+    packets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStored:
+    """That was all: tells StoredHeard, and the sink gets the sound. Also for one that is not open."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRecording:
+    """Mailbox: keep what comes to this line, unread."""
+
+    session: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRecording:
+    """Mailbox: hand over what has come, then tell RecordingClosed. Also for one that is not open."""
+
+    session: str
+
+
+MediaInstruction = (
+    OpenMedia | CloseMedia | OpenStored | TakeStored | CloseStored | OpenRecording | CloseRecording
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +108,39 @@ class MediaSilent:
     session: str
 
 
-MediaEvent = MediaClosed | MediaSilent
+@dataclass(frozen=True, slots=True)
+class StoredHeard:
+    """A stored message has been heard: authentic packets, refused ones, and whether the end that its sender
+    gave it (SRTCP BYE) was there, and no packet before it was missing."""
+
+    session: str
+    packets: int
+    refused: int
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recorder has these packets of a session. part: counted from 0 in this session."""
+
+    session: str
+    part: int
+    packets: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingClosed:
+    """Nothing more will come of this session: all its packets have been told before."""
+
+    session: str
+
+
+MediaEvent = MediaClosed | MediaSilent | StoredHeard | Recorded | RecordingClosed
 
 __all__ = [
     "CloseMedia",
+    "CloseRecording",
+    "CloseStored",
     "Leg",
     "MediaAddress",
     "MediaClosed",
@@ -77,5 +148,11 @@ __all__ = [
     "MediaInstruction",
     "MediaSilent",
     "OpenMedia",
+    "OpenRecording",
+    "OpenStored",
+    "Recorded",
+    "RecordingClosed",
     "Statistics",
+    "StoredHeard",
+    "TakeStored",
 ]

@@ -80,6 +80,29 @@ def answer_to(offer: Description, suites: Container[str], codecs: Container[str]
     return Description((suite,), (codec,), _REPLY_FLOW[offer.flow])
 
 
+def mailbox_answer_to(offer: Description) -> Description:
+    """A mailbox's answer: the first suite that we know, the first codec whatever it is, and we only receive.
+
+    Raises NothingInCommon, also where the offer sends nothing.
+    """
+    suite = next((name for name in offer.srtp_suites if name in set(SrtpSuite)), None)
+    if suite is None or offer.flow is Flow.RECVONLY:
+        raise NothingInCommon
+    return Description((suite,), (offer.codecs[0],), Flow.RECVONLY)
+
+
+def accept_mailbox_answer(offer: Description, answer: bytes) -> Description:
+    """The answer, if it chooses one suite and one codec of the offer and only receives.
+
+    Raises BodyMalformed or NothingInCommon.
+    """
+    chosen = read_description(answer)
+    ours = chosen.srtp_suites[0] in offer.srtp_suites and chosen.codecs[0] in offer.codecs
+    if not ours or len(chosen.srtp_suites) + len(chosen.codecs) != 2 or chosen.flow is not Flow.RECVONLY:
+        raise NothingInCommon
+    return chosen
+
+
 def accept_answer(offer: Description, answer: bytes) -> Description:
     """The answer, if it chooses one suite and one codec of the offer.
 
@@ -99,6 +122,8 @@ __all__ = [
     "NothingInCommon",
     "SrtpSuite",
     "accept_answer",
+    "accept_mailbox_answer",
     "answer_to",
+    "mailbox_answer_to",
     "read_description",
 ]

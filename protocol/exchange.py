@@ -19,7 +19,7 @@ import msgspec
 
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import BodyMalformed, dec_body, digest, enc, enc_body
-from protocol.evidence import Grant, Holder, Token
+from protocol.evidence import Grant, Holder, MailboxGrant, Token
 from protocol.limits import SKEW_S, TOKEN_AGE_S
 from protocol.names import CallId, ForkName, Kind, Nonce, Role, Run, RunNumber
 from protocol.sealing import VERSION, Random, SealBroken, down, kdf, mac, up
@@ -33,7 +33,7 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     call: CallId
     n: RunNumber
-    fork: ForkName
+    fork: ForkName | None  # None: it took the mailbox
     nonce: Nonce
 
 
@@ -100,9 +100,9 @@ class Hardened:
         channel = down(holder.key, run.suite, holder.role)
         try:
             body = channel.unseal(f"grant-{_LETTER[holder.role]}", _context(run, holder, token), sealed)
-            grant = dec_body(body, Grant)
-        except (SealBroken, BodyMalformed):  # OR-20
+        except SealBroken:  # OR-20
             raise Refused(Check.OR_20) from None
+        grant = _peer_grant(body)
         if grant.nonce != nonce:  # OR-21
             raise Refused(Check.OR_21)
         if (grant.call, grant.n, grant.caller, grant.callee, grant.fork) != (*run.clear, fork):  # OR-22
@@ -136,9 +136,9 @@ class Hardened:
     # SETTLED: the caller tells the KMS whose answer it took.
 
     def seal_settled(
-        self, caller: Holder, run: Run, *, token_a: bytes, nonce: bytes, fork: bytes, random: Random
+        self, caller: Holder, run: Run, *, token_a: bytes, nonce: bytes, fork: bytes | None, random: Random
     ) -> bytes:
-        """The sealed part of SETTLED. nonce: Na of the run."""
+        """The sealed part of SETTLED. nonce: Na of the run. fork: F, or None for the mailbox."""
         body = enc_body(Settlement(run.call, run.n, fork, nonce))
         channel = up(caller.key, run.suite, Role.CALLER)
         return channel.seal("settled", _context(run, caller, token_a), body, random)
@@ -203,6 +203,19 @@ def fork_name(key_f: Secret, run: Run, impi: str) -> bytes:
     key_f: K_F, which only the KMS has. The same for every n of a call.
     """
     return mac(key_f, enc(run.caller, run.call, impi))[:8]
+
+
+def _peer_grant(body: bytes) -> Grant:
+    """The body of a grant for a call between two ends. Raises Refused(OR-20), or (OR-24) for another kind."""
+    try:
+        return dec_body(body, Grant)
+    except BodyMalformed:
+        pass
+    try:
+        dec_body(body, MailboxGrant)
+    except BodyMalformed:  # OR-20
+        raise Refused(Check.OR_20) from None
+    raise Refused(Check.OR_24)  # OR-24
 
 
 def _context(run: Run, holder: Holder, binds: bytes | None) -> tuple[object, ...]:

@@ -116,10 +116,10 @@ class Literal:
         """Accepts anything."""
 
     def seal_settled(
-        self, caller: Holder, run: Run, *, token_a: bytes, nonce: bytes, fork: bytes, random: Random
+        self, caller: Holder, run: Run, *, token_a: bytes, nonce: bytes, fork: bytes | None, random: Random
     ) -> bytes:
         """The fork, encrypted: the contribution has no such message, the agents need its effect."""
-        return _encrypt(caller.key, fork, random)
+        return _encrypt(caller.key, fork or b"", random)
 
     def open_settled(self, caller: Holder, run: Run, sealed: bytes, *, token_a_hash: bytes) -> Settlement:
         """Raises Refused(OR-17) when it does not decrypt to a fork's name."""
@@ -127,7 +127,7 @@ class Literal:
             fork = _decrypt(caller.key, sealed)
         except SealBroken:  # OR-17
             raise Refused(Check.OR_17) from None
-        return Settlement(run.call, run.n, fork, _NO_NONCE)
+        return Settlement(run.call, run.n, fork or None, _NO_NONCE)
 
     def seal_refusal(
         self, holder: Holder, run: Run, code: RefusalCode, *, token: bytes, nonce: bytes, random: Random

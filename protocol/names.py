@@ -42,15 +42,23 @@ class Role(StrEnum):
 
     CALLER = "caller"
     CALLEE = "callee"
+    MAILBOX = "mailbox"
     NAF = "naf"
     UE = "ue"
+
+
+class Owner(StrEnum):
+    """What the holder of a long-term key is: it decides the roles in which the key serves (OR-03)."""
+
+    UE = "ue"  # caller and callee
+    MAILBOX = "mailbox"
 
 
 class Kind(StrEnum):
     """What a grant is for."""
 
     PEER = "peer"  # a call between two ends
-    MAILBOX = "mailbox"  # not granted yet; a call refuses it (OR-24)
+    MAILBOX = "mailbox"  # a message that a mailbox stores and cannot read
 
 
 class Permit(StrEnum):

@@ -22,6 +22,7 @@ _PREFIXES: Final = {
     "kms": ("kms", "custodian"),
     "bsf": ("bsf",),
     "cscf": ("cscf",),
+    "voicemail": ("voicemail",),
     "setup": ("kms", "bsf"),  # writes subscribers down before anything runs
 }
 _NOBODY: Final = "user default off resetpass ~* &* +@all"

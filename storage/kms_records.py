@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from protocol.names import Suite
+from protocol.names import Owner, Suite
 from protocol.secret import Secret
 from protocol.sharding import call_key
 from storage.records import Key, Record, key_of
@@ -40,6 +40,7 @@ class Subscriber(Record, frozen=True, kw_only=True):
     not_before: int
     not_after: int
     revoked: bool = False
+    owner: Owner = Owner.UE
 
     @staticmethod
     def key_for(key_id: str) -> Key[Subscriber]:
@@ -54,7 +55,21 @@ class Fork(Record, frozen=True, kw_only=True):
     impi: str
     callee_key: str
     token_b_hash: bytes
-    key: Secret | None  # None: destroyed, since another device won
+    key: Secret | None  # None: destroyed, since another device won or its time was over
+    granted: int
+    not_before: int
+    not_after: int
+
+
+class Deposited(Record, frozen=True, kw_only=True):
+    """K for a message that was left, until a device of the callee fetches it."""
+
+    mailbox: str  # ID-V
+    mailbox_key: str
+    token_v_hash: bytes
+    offer_hash: bytes
+    answer_hash: bytes
+    key: Secret | None  # None: destroyed, since a device won or its time was over
     granted: int
     not_before: int
     not_after: int
@@ -70,7 +85,8 @@ class AgreedRun(Record, frozen=True, kw_only=True):
     token_a_hash: bytes
     nonce_a: bytes
     forks: tuple[Fork, ...]
-    settled: bytes | None = None  # F of the device that the caller took
+    settled: bytes | None = None  # F of the device that the caller took; empty: it took the mailbox
+    deposit: Deposited | None = None
 
 
 class Agreement(Record, frozen=True, kw_only=True):

@@ -86,6 +86,7 @@ class CallState(StrEnum):
     ALERTING = "alerting"  # callee: has K, its user is called
     ANSWERED = "answered"  # callee: 200 OK sent
     UP = "up"
+    LEAVING = "leaving"  # caller: a mailbox has answered, the user leaves a message
     HANGING_UP = "hanging-up"  # BYE sent
     ENDED = "ended"
 
@@ -124,8 +125,102 @@ class UeCall(Record, frozen=True, kw_only=True):
     reason: str = ""  # why it ended
     media_open: bool = False
     sound: bytes | None = None  # of the Dial
+    mailbox: str = ""  # ID-V, when no device has answered and a mailbox has
 
     @staticmethod
     def key_for(session: str) -> Key[UeCall]:
         """Found by the session's name."""
         return key_of(UeCall, ROLE, "call", session, shard_by="")
+
+
+class LeftMessage(Record, frozen=True, kw_only=True):
+    """A message that this device has left in somebody's mailbox: it can take it back."""
+
+    callee: str
+    call: bytes
+    proof: Secret  # 32 octets; K itself is gone with the call
+    left_at: int
+    until: int
+
+
+class Outbox(Record, frozen=True, kw_only=True):
+    """The messages that one device has left, the latest last."""
+
+    secret: ClassVar[bool] = True
+
+    left: tuple[LeftMessage, ...] = ()
+
+    @staticmethod
+    def key_for(impi: str) -> Key[Outbox]:
+        """Found by IMPI."""
+        return key_of(Outbox, ROLE, "outbox", impi, shard_by="")
+
+
+class WaitingMessage(Record, frozen=True, kw_only=True):
+    """A message for this device's user, as the mailbox tells of it."""
+
+    caller: str
+    caller_key: str
+    call: bytes
+    mailbox: str
+    offer: bytes
+    answer: bytes
+    packets: int
+    parts: int
+    left_at: int
+    until: int
+
+
+class Inbox(Record, frozen=True, kw_only=True):
+    """What one device knows of its user's mailbox, and what it has dealt with: never shown as new again."""
+
+    waiting: tuple[WaitingMessage, ...] = ()
+    collected: tuple[tuple[str, bytes, int], ...] = ()  # ID-A, C, and how long that is remembered
+
+    @staticmethod
+    def key_for(impi: str) -> Key[Inbox]:
+        """Found by IMPI."""
+        return key_of(Inbox, ROLE, "inbox", impi, shard_by="")
+
+
+class CollectingState(StrEnum):
+    """How far the collecting of one message has come."""
+
+    FETCHING = "fetching"  # FETCH sent
+    RETRIEVING = "retrieving"  # has K, asks the mailbox for the packets
+    CLOSING = "closing"  # all parts have come; the media engine closes
+    DELETING = "deleting"  # COLLECTED sent
+    DONE = "done"
+
+
+class Collecting(Record, frozen=True, kw_only=True):
+    """One message on its way from the mailbox to the user's ear, or to its deletion."""
+
+    secret: ClassVar[bool] = True
+
+    session: str
+    device: str
+    state: CollectingState
+    run: Run  # the suite is this device's own
+    message: WaitingMessage | None  # None: one that this device has left, to be taken back
+    own_key_id: str
+    own_key: Secret
+    token: bytes  # token_f
+    nonce: bytes  # Nb
+    request: bytes
+    play: bool  # to be heard; else only deleted
+    keep: bool
+    started: int
+    repeat_at: int
+    give_up_at: int
+    repeats: int = 0
+    key: Secret | None = None  # K
+    proof: Secret | None = None
+    left_at: int = 0  # as the KMS says
+    until: int = 0
+    part: int = 0  # the next one that is awaited
+
+    @staticmethod
+    def key_for(session: str) -> Key[Collecting]:
+        """Found by the session's name."""
+        return key_of(Collecting, ROLE, "collecting", session, shard_by="")

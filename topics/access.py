@@ -13,6 +13,7 @@ _GROUPS: Final = {  # the consumer groups of each principal that is not a UE hos
     "kms": ("kms", "custodian"),
     "bsf": ("bsf",),
     "cscf": ("cscf",),
+    "voicemail": ("voicemail",),
 }
 
 

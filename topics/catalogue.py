@@ -21,6 +21,7 @@ class Party(StrEnum):
     BSF = "bsf"
     CSCF = "cscf"
     CUSTODIAN = "custodian"
+    VOICEMAIL = "voicemail"
     OPERATOR = "operator"
     AUDITOR = "auditor"
 
@@ -40,7 +41,7 @@ class Topic:
     latest_only: bool = False  # of each key only the last record is kept for long
 
 
-_AGENTS: Final = frozenset({Party.UE, Party.KMS, Party.BSF, Party.CSCF, Party.CUSTODIAN})
+_AGENTS: Final = frozenset({Party.UE, Party.KMS, Party.BSF, Party.CSCF, Party.CUSTODIAN, Party.VOICEMAIL})
 _OPERATOR: Final = frozenset({Party.OPERATOR})
 _AUDITORS: Final = frozenset({Party.OPERATOR, Party.AUDITOR})
 _HOUR_S: Final = 3_600
@@ -49,12 +50,27 @@ _DAY_S: Final = 86_400
 # An operator sees every message (what is secret in it is sealed), and may write to every inbox, since a dead
 # letter is replayed into the one that it came from.
 KMS: Final = Topic(
-    "ims.kms", "call", SHARDS, _DAY_S, _OPERATOR | {Party.UE, Party.BSF}, _OPERATOR | {Party.KMS}
+    "ims.kms",
+    "call",
+    SHARDS,
+    _DAY_S,
+    _OPERATOR | {Party.UE, Party.BSF, Party.VOICEMAIL},
+    _OPERATOR | {Party.KMS},
 )
 BSF: Final = Topic(
     "ims.bsf", "IMPI", SHARDS, _DAY_S, _OPERATOR | {Party.UE, Party.KMS}, _OPERATOR | {Party.BSF}
 )
-CSCF: Final = Topic("ims.cscf", "call", SHARDS, _DAY_S, _OPERATOR | {Party.UE}, _OPERATOR | {Party.CSCF})
+CSCF: Final = Topic(
+    "ims.cscf", "call", SHARDS, _DAY_S, _OPERATOR | {Party.UE, Party.VOICEMAIL}, _OPERATOR | {Party.CSCF}
+)
+VOICEMAIL: Final = Topic(
+    "ims.voicemail",
+    "callee",  # all of one mailbox in one partition: its limits are counted by one instance at a time
+    SHARDS,
+    _DAY_S,
+    _OPERATOR | {Party.CSCF, Party.KMS, Party.UE},
+    _OPERATOR | {Party.VOICEMAIL},
+)
 ORDERS: Final = Topic("ims.orders", "key id", SHARDS, _DAY_S, _OPERATOR, _OPERATOR | {Party.CUSTODIAN})
 REPORTS: Final = Topic("ims.reports", "call", SHARDS, 7 * _DAY_S, frozenset({Party.UE}), _AUDITORS)
 AUDIT: Final = Topic(
@@ -78,13 +94,13 @@ DEAD_LETTERS: Final = Topic(
     latest_only=True,
 )
 
-INBOXES: Final = (KMS, BSF, CSCF, ORDERS)
+INBOXES: Final = (KMS, BSF, CSCF, VOICEMAIL, ORDERS)
 SHARED: Final = (*INBOXES, REPORTS, AUDIT, STATUS, UE_STATUS, DEAD_LETTERS)
 
 
 def ue_inbox(host: str) -> Topic:
     """The inbox of one UE host, which a single process reads: a handset's state dies with it."""
-    writers = _OPERATOR | {Party.CSCF, Party.KMS, Party.BSF}
+    writers = _OPERATOR | {Party.CSCF, Party.KMS, Party.BSF, Party.VOICEMAIL}
     return Topic(f"ims.ue.{host}", "recipient", 1, _DAY_S, writers, _OPERATOR | {Party.UE}, host=host)
 
 

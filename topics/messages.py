@@ -14,7 +14,13 @@ import msgspec
 from msgspec import Meta
 
 from protocol.checks import Check, RefusalCode
-from protocol.limits import SEAL_OCTETS_MAX, SOUND_PART_OCTETS, SOUND_PARTS_MAX
+from protocol.limits import (
+    PACKET_OCTETS_MAX,
+    SEAL_OCTETS_MAX,
+    SOUND_PART_OCTETS,
+    SOUND_PARTS_MAX,
+    STORED_PACKETS_MAX,
+)
 from protocol.names import (
     CallId,
     ForkName,
@@ -42,6 +48,8 @@ WIRE_NAMES: Final = {
     "callee": "b",
     "caller_key": "kid_a",
     "callee_key": "kid_b",
+    "mailbox": "m",
+    "mailbox_key": "kid_m",
     "fork": "f",
     "nonce_b": "nb",
     "media": "at",
@@ -196,8 +204,22 @@ class OfRun(Wire, frozen=True, kw_only=True):
     callee: Identity
 
 
+class DeclineReason(StrEnum):
+    """Why a call did not come up, or where no message could be left."""
+
+    BUSY = "busy"  # no free line
+    DECLINED = "declined"  # the user said no
+    NO_ANSWER = "no-answer"
+    NOT_REGISTERED = "not-registered"
+    NOTHING_IN_COMMON = "nothing-in-common"  # no SRTP suite or codec of the offer
+    NO_KEY = "no-key"  # the KMS refused, or this device has no key
+    NOT_PERMITTED = "not-permitted"  # no message may be left: its caller or the KMS's policy says so
+    TOO_MANY = "too-many"  # the mailbox has as many messages as it takes, of this caller or in all
+    MAILBOX_FULL = "mailbox-full"  # its messages take as many octets as it may keep
+
+
 class Invite(OfRun, tag="invite", frozen=True, kw_only=True):
-    """1  A -> CSCF -> B."""
+    """1  A -> CSCF -> B, to each device; or to the mailbox, with the reason why."""
 
     caller_key: KeyId
     suite: Suite
@@ -206,6 +228,7 @@ class Invite(OfRun, tag="invite", frozen=True, kw_only=True):
     media: MediaAddress
     sender: Contact | None = None
     to: Impi | None = None
+    diverted: DeclineReason | None = None
 
 
 class Ringing(OfRun, tag="ringing", frozen=True, kw_only=True):
@@ -236,11 +259,12 @@ class KeyResponse(OfRun, tag="key-response", frozen=True, kw_only=True):
 
 
 class Refusal(OfRun, tag="refusal", frozen=True, kw_only=True):
-    """3' KMS -> B, or to A for a SETTLED. sealed: where the requester's token has opened, else a hint."""
+    """3' KMS -> B, to A for a SETTLED, to the mailbox (no `to`) for a DEPOSIT. sealed: where the requester's
+    token has opened, else a hint."""
 
     code: RefusalCode
     sealed: Sealed | None
-    to: Impi
+    to: Impi | None
 
 
 class Ok(OfRun, tag="ok", frozen=True, kw_only=True):
@@ -279,51 +303,173 @@ class SettledOk(OfRun, tag="settled-ok", frozen=True, kw_only=True):
     to: Impi
 
 
-class DeclineReason(StrEnum):
-    """Why a call did not come up."""
-
-    BUSY = "busy"  # no free line
-    DECLINED = "declined"  # the user said no
-    NO_ANSWER = "no-answer"
-    NOT_REGISTERED = "not-registered"
-    NOTHING_IN_COMMON = "nothing-in-common"  # no SRTP suite or codec of the offer
-    NO_KEY = "no-key"  # the KMS refused, or this device has no key
-
-
 class Decline(OfRun, tag="decline", frozen=True, kw_only=True):
-    """B -> CSCF -> A, or CSCF -> A: the call will not come up. A hint as all call control is: it ends a call,
-    it never weakens one."""
+    """B -> CSCF, and CSCF -> A once no device is left: the call will not come up. A hint as all call control
+    is: it ends a call, it never weakens one."""
 
     reason: DeclineReason
+    sender: Contact | None = None
     to: Impi | None = None
 
 
 class Cancel(OfRun, tag="cancel", frozen=True, kw_only=True):
-    """A -> CSCF -> B: stop ringing; repeated until Cancelled comes."""
+    """A -> CSCF, CSCF -> B: stop ringing. Each hop repeats its own until Cancelled comes."""
 
     to: Impi | None = None
 
 
 class Cancelled(OfRun, tag="cancelled", frozen=True, kw_only=True):
-    """B -> CSCF -> A."""
+    """B -> CSCF, CSCF -> A."""
 
+    sender: Contact | None = None
     to: Impi | None = None
 
 
 class Bye(OfRun, tag="bye", frozen=True, kw_only=True):
-    """Either end -> CSCF -> the other; repeated until ByeOk comes. by: CALLER or CALLEE."""
+    """Either end -> CSCF -> the other; repeated until ByeOk comes. by: CALLER, CALLEE or MAILBOX.
+    fork, proof: None between a caller and a mailbox, which does not hold K."""
 
-    fork: ForkName
+    fork: ForkName | None
     by: Role
-    proof: Hash
+    proof: Hash | None
+    reason: Text | None = None  # why a mailbox takes no more
     to: Impi | None = None
 
 
 class ByeOk(OfRun, tag="bye-ok", frozen=True, kw_only=True):
-    """The other end's answer. by: who answers."""
+    """The other end's answer. by: who answers. kept: packets that a mailbox has stored, for good."""
 
+    fork: ForkName | None
     by: Role
+    kept: int | None = None
     to: Impi | None = None
+
+
+# Deferred delivery (section 6): caller, mailbox, KMS and the callee's devices.
+
+
+class Deposit(OfRun, tag="deposit", frozen=True, kw_only=True):
+    """2  V -> KMS."""
+
+    mailbox: Identity
+    caller_key: KeyId
+    mailbox_key: KeyId
+    suite: Suite
+    token_a: Sealed
+    token_v: Sealed
+
+
+class DepositResponse(OfRun, tag="deposit-response", frozen=True, kw_only=True):
+    """3  KMS -> V."""
+
+    grant_m: Sealed
+    receipt_v: Sealed
+
+
+class MailboxOk(OfRun, tag="mailbox-ok", frozen=True, kw_only=True):
+    """4  V -> CSCF -> A: the 200 OK of a mailbox. It is repeated for each repeated INVITE."""
+
+    mailbox: Identity
+    answer: DescriptionOctets
+    grant_m: Sealed
+    media: MediaAddress
+    diverted: DeclineReason
+    to: Impi | None = None
+
+
+class Present(Wire, tag="present", frozen=True, kw_only=True):
+    """CSCF -> V: this device is registered for this identity until then (6: REGISTERED ID-B)."""
+
+    identity: Identity
+    device: Contact
+    not_after: Time
+
+
+class Waiting(OfRun, tag="waiting", frozen=True, kw_only=True):
+    """6  V -> B: MESSAGE WAITING. What it says is the mailbox's word until the key is fetched."""
+
+    mailbox: Identity
+    caller_key: KeyId
+    offer: DescriptionOctets
+    answer: DescriptionOctets
+    packets: Annotated[int, Meta(ge=0)]  # SRTP and SRTCP
+    parts: Annotated[int, Meta(ge=0)]  # in which they are handed out
+    left_at: Time
+    not_after: Time
+    request: Nonce | None = None  # of the Mailbox question that this answers
+    to: Impi
+
+
+class Mailbox(Wire, tag="mailbox", frozen=True, kw_only=True):
+    """B -> V: what is there for me? Answered by a Waiting for each message, then by MailboxSays."""
+
+    identity: Identity
+    request: Nonce
+    sender: Contact
+
+
+class MailboxSays(Wire, tag="mailbox-says", frozen=True, kw_only=True):
+    """V -> B: that was all. messages: how many there are. code: why there is no answer."""
+
+    identity: Identity
+    request: Nonce
+    messages: Annotated[int, Meta(ge=0)]
+    code: RefusalCode | None = None
+    to: Impi
+
+
+class Fetch(OfRun, tag="fetch", frozen=True, kw_only=True):
+    """7  B -> KMS. caller_key: as the mailbox has told it; the KMS compares it with its record."""
+
+    caller_key: KeyId
+    callee_key: KeyId
+    suite: Suite
+    token_f: Sealed
+    sender: Contact
+
+
+class FetchResponse(OfRun, tag="fetch-response", frozen=True, kw_only=True):
+    """8  KMS -> B."""
+
+    grant_f: Sealed
+    to: Impi
+
+
+class Retrieve(OfRun, tag="retrieve", frozen=True, kw_only=True):
+    """9  B -> V: so many parts of the message from this one on."""
+
+    part: Annotated[int, Meta(ge=0)]
+    sender: Contact
+
+
+class Stored(OfRun, tag="stored", frozen=True, kw_only=True):
+    """9  V -> B: one part, its packets as they came."""
+
+    part: Annotated[int, Meta(ge=0)]
+    packets: Annotated[
+        tuple[Annotated[bytes, Meta(max_length=PACKET_OCTETS_MAX)], ...], Meta(max_length=STORED_PACKETS_MAX)
+    ]
+    to: Impi
+
+
+class Collected(OfRun, tag="collected", frozen=True, kw_only=True):
+    """9  B -> V, or A -> V who takes her message back: it may be deleted."""
+
+    proof: Hash
+    sender: Contact
+
+
+class CollectedOk(OfRun, tag="collected-ok", frozen=True, kw_only=True):
+    """V -> B: the message is not there, or no longer."""
+
+    to: Impi
+
+
+class MailboxRefusal(OfRun, tag="mailbox-refusal", frozen=True, kw_only=True):
+    """V -> B, for a Retrieve or Collected; a hint, since nothing seals it."""
+
+    code: RefusalCode
+    to: Impi
 
 
 # What a user says to a handset, and what handsets tell the world.
@@ -337,6 +483,33 @@ class Dial(Wire, tag="dial", frozen=True, kw_only=True):
     to: Impi
     callee: Identity
     sound: Nonce | None = None
+
+
+class ListMessages(Wire, tag="list-messages", frozen=True, kw_only=True):
+    """Command line -> UE: tell, by reports that carry the request, what is in this user's mailbox, and which
+    messages this device has left in others'."""
+
+    request: Nonce
+    to: Impi
+
+
+class PlayMessage(Wire, tag="play-message", frozen=True, kw_only=True):
+    """Command line -> UE: fetch this message, play it, and have it deleted if it was whole."""
+
+    request: Nonce
+    to: Impi
+    caller: Identity
+    call: CallId
+    keep: bool = False  # leave it in the mailbox, whole or not
+
+
+class DeleteMessage(Wire, tag="delete-message", frozen=True, kw_only=True):
+    """Command line -> UE: have this message deleted, unheard; one for this user, or one that she has left."""
+
+    request: Nonce
+    to: Impi
+    caller: Identity
+    call: CallId
 
 
 class HangUp(Wire, tag="hang-up", frozen=True, kw_only=True):
@@ -379,6 +552,13 @@ class ReportEvent(StrEnum):
     REFUSED = "refused"  # a message failed a check of this device's
     MEDIA = "media"  # how the media of a call went
     ENDED = "ended"
+    MAILBOX = "mailbox"  # no device answered; a mailbox does, and keeps messages until `until`
+    LEFT = "left"  # the mailbox has confirmed that it has stored the message; of a list: one left before
+    WAITING = "waiting"  # a message for this device's user is in the mailbox
+    LISTED = "listed"  # what was asked for by ListMessages has been told
+    HEARD = "heard"  # a message was fetched, decrypted and played
+    COLLECTED = "collected"  # the mailbox has deleted a message
+    FAILED = "failed"  # a message was not fetched, or not deleted
 
 
 class Report(Wire, tag="report", frozen=True, kw_only=True):
@@ -396,6 +576,10 @@ class Report(Wire, tag="report", frozen=True, kw_only=True):
     check: Check | None = None
     reason: Text | None = None
     statistics: Statistics | None = None
+    until: Time | None = None  # not_after of a message's key
+    left_at: Time | None = None  # when a message was left: not_before + SKEW_S once its key is fetched
+    packets: int | None = None  # that a mailbox has of it
+    whole: bool | None = None  # heard to its end, the sender's own; else cut short, or perhaps
 
 
 # What an operator orders, and what agents tell of themselves.
@@ -430,6 +614,8 @@ class AuditEvent(StrEnum):
     SETTLED = "settled"
     REFUSED = "refused"
     REVOKED = "revoked"
+    DEPOSITED = "deposited"  # a key for a message that was left
+    FETCHED = "fetched"  # the same key, by a device of the callee
 
 
 class Audit(Wire, tag="audit", frozen=True, kw_only=True):
@@ -446,6 +632,7 @@ class Audit(Wire, tag="audit", frozen=True, kw_only=True):
     callee: Identity | None = None
     caller_key: KeyId | None = None
     callee_key: KeyId | None = None
+    mailbox: Identity | None = None
     fork: ForkName | None = None
     not_after: Time | None = None
     check: Check | None = None  # the true reason of a refusal
@@ -480,7 +667,24 @@ Message = (
     | Cancelled
     | Bye
     | ByeOk
+    | Deposit
+    | DepositResponse
+    | MailboxOk
+    | Present
+    | Waiting
+    | Mailbox
+    | MailboxSays
+    | Fetch
+    | FetchResponse
+    | Retrieve
+    | Stored
+    | Collected
+    | CollectedOk
+    | MailboxRefusal
     | Dial
+    | ListMessages
+    | PlayMessage
+    | DeleteMessage
     | HangUp
     | Sound
     | Revoke
