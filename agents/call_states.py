@@ -1,8 +1,8 @@
 """What may come in each state of a call at one end (OR-26): all else changes nothing there.
 
 A caller goes CALLING, CALLED, UP, or LEAVING when a mailbox answers; a callee ASKING, ALERTING, ANSWERED, UP;
-both end through HANGING_UP or at once in ENDED. Repeats of messages that were dealt with are expected: they get
-the same answer.
+both end through HANGING_UP or at once in ENDED. Repeats of messages that were dealt with are expected: they
+get the same answer.
 """
 
 from __future__ import annotations
