@@ -8,62 +8,87 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Final
 
-from chaos.silent_media import Opening
 from chaos.simulator import BOUND_S, EPOCH, World
 from protocol.limits import RING_S
+from protocol.secret import Secret
+from storage.kms_records import Agreement
 from storage.records import Key
 from storage.ue_records import CallState, UeCall
 from topics.catalogue import KMS, REPORTS, Party
 from topics.codec import decode
 from topics.messages import Audit, AuditEvent, Dial, KeyRequest, KeyResponse, Refusal, Report, ReportEvent
 
+DESTROYED_WITHIN_S: Final = 20  # the sweep is an alarm, and who holds the partition may be dead just then
+
 
 def violations(world: World) -> list[str]:
     """All that is wrong with this run; empty when it is as it should be."""
     return [
         f"seed {world.seed}: {violation}"
-        for judge in (one_key, secrecy, lifetimes, audit, answers, at_rest, buried)
+        for judge in (one_key, holders, destroyed, secrecy, lifetimes, audit, answers, at_rest, buried)
         for violation in judge(world)
     ]
 
 
 def one_key(world: World) -> Iterator[str]:
-    """Both ends hold the same K, which the KMS granted for this call and this device, and nobody else."""
+    """Each answering device has a K of its own, the caller has that of one of them, and what is used was
+    granted for this call."""
     granted = defaultdict(set)
     for grant in world.grants:
-        granted[grant.agreement.partition(":agreement:")[2], grant.n].add(grant.key)
-        if (
-            sum(
-                other.agreement == grant.agreement
-                and other.callee_key == grant.callee_key
-                and other.n == grant.n
-                for other in world.grants
-            )
-            > 1
-        ):
-            yield f"two Ks for one run and device: {grant.agreement}"
-    used: dict[tuple[str, int], list[Opening]] = defaultdict(list)
+        granted[grant.call, grant.n].add(grant.key)
+    made = Counter((grant.call, grant.n, grant.callee_key) for grant in world.grants)
+    for (call, n, callee_key), count in made.items():
+        if count > 1:
+            yield f"two Ks for {callee_key or 'the mailbox'} in {call} run {n}"
+    for key, count in Counter(grant.key for grant in world.grants).items():
+        if count > 1:
+            calls = sorted({f"{grant.call} run {grant.n}" for grant in world.grants if grant.key == key})
+            yield f"one K for two: {', '.join(calls)}"
+    used: dict[tuple[str, int, str], set[Secret]] = defaultdict(set)
     for media in world.sessions:
         for opening in media.openings:
-            used[opening.leg.session.partition(" ")[2], opening.leg.n].append(opening)
-    for (call, n), openings in used.items():
-        keys = {opening.leg.root for opening in openings}
+            call = opening.leg.session.partition(" ")[2]
+            used[call, opening.leg.n, opening.host].add(opening.leg.root)
+            if opening.leg.root not in granted[call, opening.leg.n]:
+                yield f"a K that was not granted for {call} run {opening.leg.n}"
+            if opening.leg.local != world.identity_of(opening.host):
+                yield f"{opening.host} sends as {opening.leg.local} in {call}"
+    for (call, n, host), keys in used.items():
         if len(keys) > 1:
-            yield f"two Ks at the ends of {call} run {n}"
-        if not keys <= granted[call, n]:
-            yield f"a K that was not granted for {call} run {n}"
-        identities = {(opening.host, opening.leg.local) for opening in openings}
-        caller = call.rpartition("/")[0]
-        callee = next((o.leg.remote for o in openings if o.leg.local == caller), None)
-        for host, identity in identities:
-            if not identity.startswith(f"sip:{host}@") or identity not in {caller, callee or identity}:
-                yield f"{host} holds K of {call} as {identity}"
-    seen: dict[object, tuple[str, int]] = {}
-    for where, openings in used.items():
-        for opening in openings:
-            if seen.setdefault(opening.leg.root, where) != where:
-                yield f"one K in two runs: {where} and {seen[opening.leg.root]}"
+            yield f"{len(keys)} Ks at {host} in {call} run {n}"
+
+
+def holders(world: World) -> Iterator[str]:
+    """A K is in the hands of the caller's device and of the device that it was made for; that of a message in
+    the hands of the caller's device and of devices of the callee."""
+    for grant in world.grants:
+        allowed = {world.hosts_of_keys[grant.caller_key]}
+        if grant.callee_key is not None:
+            allowed.add(world.hosts_of_keys[grant.callee_key])
+        else:
+            allowed |= {device.host for device in world.devices if device.identity == grant.callee}
+        for host in sorted(world.held.get(grant.key, set()) - allowed):
+            yield f"{host} holds K of {grant.call}, made for {grant.callee_key or grant.callee}"
+
+
+def destroyed(world: World) -> Iterator[str]:
+    """The KMS keeps no K whose time is over: a loser's, an unsettled one after RING_S, that of a message."""
+    for name, value in world.network.items():
+        if ":agreement:" not in name:
+            continue
+        for run in world.codec.decode(Key(name, Agreement), value).runs:
+            for fork in run.forks:
+                over = fork.granted + RING_S if run.settled is None else fork.not_after
+                lost = run.settled is not None and run.settled != fork.name
+                if fork.key is not None and (lost or world.now() > over + DESTROYED_WITHIN_S):
+                    yield f"the KMS still holds K of {fork.callee_key} in {name}"
+            deposit = run.deposit
+            if deposit is None or deposit.key is None:
+                continue
+            if run.settled or world.now() > deposit.not_after + DESTROYED_WITHIN_S:
+                yield f"the KMS still holds K of the message in {name}"
 
 
 def secrecy(world: World) -> Iterator[str]:
@@ -71,7 +96,7 @@ def secrecy(world: World) -> Iterator[str]:
     wire = b"\0".join(record.value or b"" for _, record in world.history)
     for grant in world.grants:
         if grant.key.reveal() in wire:
-            yield f"K of {grant.agreement} in clear on the bus"
+            yield f"K of {grant.call} in clear on the bus"
     for key_id, key in world.forger.keys.items():
         if key.reveal() in wire:
             yield f"K_x of {key_id} in clear on the bus"
@@ -82,7 +107,8 @@ def lifetimes(world: World) -> Iterator[str]:
     ends = {grant.key: grant.not_after for grant in world.grants}
     by_fork = defaultdict(list)
     for grant in world.grants:
-        by_fork[grant.agreement.partition(":agreement:")[2]].append(grant)
+        if grant.callee_key is not None:
+            by_fork[grant.call].append(grant)
     settled: dict[str, float] = {}
     for when, record in world.transmitted:
         message = decode(record.value) if record.topic != "ims.dead-letters" else None
@@ -108,16 +134,17 @@ def audit(world: World) -> Iterator[str]:
         if record.topic == "ims.dead-letters":
             continue
         message = decode(record.value)
-        if isinstance(message, Audit) and message.event is AuditEvent.GRANTED and message.call:
+        granting = {AuditEvent.GRANTED, AuditEvent.DEPOSITED}
+        if isinstance(message, Audit) and message.event in granting and message.call:
             told[f"{message.caller}/{message.call.hex()}", message.callee_key or ""].add(message.id)
         if isinstance(message, KeyResponse):
             call = f"{message.caller}/{message.call.hex()}"
             if not any(known == call for known, _ in told):
                 yield f"granted before the audit knew: {call}"
     for grant in world.grants:
-        ids = told[grant.agreement.partition(":agreement:")[2], grant.callee_key]
+        ids = told[grant.call, grant.callee_key or ""]
         if len(ids) != 1:
-            yield f"{len(ids)} audit events for a grant: {grant.agreement}"
+            yield f"{len(ids)} audit events for a grant: {grant.call}"
 
 
 def answers(world: World) -> Iterator[str]:

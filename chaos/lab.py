@@ -15,11 +15,18 @@ DOMAIN: Final = "ims.example"
 
 
 def draw_town(names: Sequence[str], random: Random, *, shared: bool = False) -> tuple[Device, ...]:
-    """One device for each name, each on a host of that name. shared: with a pre-shared key, not a USIM."""
+    """One device for each name, each on a host of that name: `bob` has bob-1@..., `bob-2` is bob's second one.
+    shared: with a pre-shared key, not a USIM."""
     return tuple(
-        draw_device(f"{name}-1@{DOMAIN}", f"sip:{name}@{DOMAIN}", name, random, shared=shared)
+        draw_device(f"{user}-{number}@{DOMAIN}", f"sip:{user}@{DOMAIN}", name, random, shared=shared)
         for name in names
+        for user, number in (_user_and_device(name),)
     )
+
+
+def _user_and_device(name: str) -> tuple[str, str]:
+    user, dash, number = name.rpartition("-")
+    return (user, number) if dash and user and number.isdecimal() else (name, "1")
 
 
 def draw_crowd(count: int, host: str, random: Random) -> tuple[Device, ...]:

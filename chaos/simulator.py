@@ -34,11 +34,12 @@ from chaos.wire import Crashed, FaultyBus, FaultyStore, Fuse
 from protocol.profile import HARDENED, Profile
 from protocol.secret import Secret
 from protocol.transport import MediaAddress
-from storage.kms_records import Agreement, Subscriber
+from storage.kms_records import Agreement, Fork, Subscriber
 from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets, provision_network
 from storage.records import Key
 from storage.store import Change
+from storage.ue_records import Collecting, UeCall
 from storage.users_file import Device
 from topics.bus import Inbound, NoSuchTopic, Outbound
 from topics.catalogue import AUDIT, BSF, CSCF, DEAD_LETTERS, KMS, REPORTS, Party, catalogue, ue_inbox
@@ -53,7 +54,7 @@ TROUBLE_S: Final = 60.0  # how long the network and the crashes go on
 BOUND_S: Final = 300.0  # a call that began in trouble has ended or come up so long after it
 HOP_S: Final = 0.001
 LINES: Final = 4
-NAMES: Final = ("alice", "bob", "carol")
+NAMES: Final = ("alice", "bob", "bob-2", "carol")  # bob has two devices
 DURABLE: Final = frozenset({AUDIT.name, DEAD_LETTERS.name, REPORTS.name})  # acknowledged means kept
 
 
@@ -106,9 +107,11 @@ class Cast:
 class Granted:
     """K, as a KMS has stored it."""
 
-    agreement: str  # the record's name: it ends with ID-A and C
+    call: str  # ID-A and C, as protocol/sharding.py writes them
     n: int
-    callee_key: str
+    callee: str
+    caller_key: str
+    callee_key: str | None  # None: for a message in a mailbox, which any device of the callee may fetch
     key: Secret
     at: int
     not_after: int
@@ -170,6 +173,8 @@ class World:
         self.splicer = Splicer(seed, inboxes)
         self.sessions: list[SilentMedia] = []
         self.grants: list[Granted] = []
+        self.hosts_of_keys: dict[str, str] = {}  # key id -> the UE host of the device whose it is
+        self.held: dict[Secret, set[str]] = {}  # K -> the UE hosts in whose records it was
         self.members: list[_Member] = []
         self.members += [
             self._network_member("kms#1", Party.KMS, KMS.name, cast.kms, cast.kms_loop),
@@ -192,7 +197,7 @@ class World:
         heapq.heappush(self._events, (max(when, self.time), next(self._order), action))
 
     def dial(self, caller: str, callee: str) -> bytes:
-        """A user dials now. Returns the request's name."""
+        """A user dials, on that host's device, the user of that other host. Returns the request's name."""
         request = self.random(16)
         device, other = self._device(caller), self._device(callee)
         self._tell_host(device.host, Dial(request=request, to=device.impi, callee=other.identity))
@@ -230,7 +235,7 @@ class World:
         """A plan from the seed: dial, hang up and crash in trouble, then heal and come to rest."""
         plan = seeded.Random(f"plan {self.seed}")
         for _ in range(self.faults.calls):
-            caller, callee = plan.sample([device.host for device in self.devices], 2)
+            caller, callee = self._two_users(plan)
             when = plan.uniform(2.0, TROUBLE_S * 0.8)
             self.at(when, partial(self.dial, caller, callee))
             if plan.random() < 0.5:
@@ -241,6 +246,10 @@ class World:
             self.at(plan.uniform(0.0, TROUBLE_S), partial(self._light, plan.choice(self.members), fuse))
         self.run_until(TROUBLE_S + BOUND_S)
         return self
+
+    def identity_of(self, host: str) -> str:
+        """Whose device lives there."""
+        return self._device(host).identity
 
     def member(self, name: str) -> _Member:
         """The process of that name: kms#1, kms#2, bsf, cscf, or a user's host."""
@@ -258,6 +267,12 @@ class World:
 
     def _device(self, name: str) -> Device:
         return next(device for device in self.devices if device.host == name)
+
+    def _two_users(self, plan: seeded.Random) -> tuple[str, str]:
+        """The hosts of two devices that are not the same user's."""
+        caller = plan.choice(self.devices)
+        others = [device for device in self.devices if device.identity != caller.identity]
+        return caller.host, plan.choice(others).host
 
     def _tell_host(self, host: str, message: Dial | HangUp) -> None:
         self.broker.append(Outbound(ue_inbox(host).name, 0, message.to.encode(), encode(message)))
@@ -348,6 +363,8 @@ class World:
             for put in change.puts:
                 if put.value is not None and member.party is Party.KMS:
                     self._kms_put(put.name, put.value)
+                elif put.value is not None and member.party is Party.UE:
+                    self._ue_put(member.name, put.name, put.value)
             for alarm in change.alarms:
                 if alarm.at is not None:
                     for other in self.members:
@@ -355,20 +372,40 @@ class World:
                             self.at(alarm.at - EPOCH, partial(self.step_soon, other))
 
     def _kms_put(self, name: str, value: bytes) -> None:
-        """Note what the KMS now holds: K for each answering device, K_x for each key id."""
+        """Note what the KMS now holds: K for each answering device and each message, K_x for each key id."""
         if ":agreement:" in name:
             agreement = self.codec.decode(Key(name, Agreement), value)
             for run in agreement.runs:
-                for fork in run.forks:
-                    if fork.key is not None:
+                deposits = (run.deposit,) if run.deposit is not None else ()
+                for made in (*run.forks, *deposits):
+                    if made.key is not None:
                         granted = Granted(
-                            name, run.n, fork.callee_key, fork.key, fork.granted, fork.not_after
+                            call=name.partition(":agreement:")[2],
+                            n=run.n,
+                            callee=run.callee,
+                            caller_key=run.caller_key,
+                            callee_key=made.callee_key if isinstance(made, Fork) else None,
+                            key=made.key,
+                            at=made.granted,
+                            not_after=made.not_after,
                         )
                         if granted not in self.grants:
                             self.grants.append(granted)
         elif ":subscriber:" in name:
             subscriber = self.codec.decode(Key(name, Subscriber), value)
             self.forger.keys[subscriber.key_id] = subscriber.key
+            host = next((device.host for device in self.devices if device.impi == subscriber.impi), "")
+            self.hosts_of_keys[subscriber.key_id] = host
+
+    def _ue_put(self, host: str, name: str, value: bytes) -> None:
+        """Note which K a UE host now holds."""
+        key: Secret | None = None
+        if ":call:" in name:
+            key = self.codec.decode(Key(name, UeCall), value).key
+        elif ":collecting:" in name:
+            key = self.codec.decode(Key(name, Collecting), value).key
+        if key is not None:
+            self.held.setdefault(key, set()).add(host)
 
     def _transmit(self, record: Outbound) -> None:
         """One record on the network. Raises NoSuchTopic."""
