@@ -14,9 +14,10 @@ from agents.rates import Rates
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import digest, enc
 from protocol.handover import Attachment, Question, open_handover, seal_attachment, seal_question
-from protocol.limits import FORKS_MAX, SEEN_S, SKEW_S, ZN_RETRY_S
+from protocol.limits import FORKS_MAX, KEEP_S_MAX, SEEN_S, SKEW_S, ZN_RETRY_S
 from protocol.sealing import Random
 from storage.kms_records import PendingAttach, Site, Subscriber
+from storage.provisioning import FOREVER
 from topics.catalogue import BSF
 from topics.messages import Attach, Attached, AttachRefusal, Audit, AuditEvent, Contact, ZnRequest, ZnResponse
 
@@ -30,11 +31,11 @@ def attach(attach: Attach, records: Records, now: int, random: Random, *, most: 
     site = records.get(Site.key())
     try:
         rates.admit(host, most)  # OR-11
-        if subscriber is not None and not subscriber.revoked:
+        if subscriber is not None and not subscriber.revoked and now <= subscriber.not_after:
             return _attached(subscriber, attach.sender, now, random)
         rates.count(host)
-        if subscriber is not None:  # OR-02: revoked; the handset gives the key up, and bootstraps another
-            raise Refused(Check.OR_02)
+        if subscriber is not None:  # OR-02: revoked, or over: the handset gives it up, and bootstraps another
+            raise Refused(Check.OR_02, RefusalCode.DENIED if subscriber.revoked else RefusalCode.EXPIRED_KEY)
         if site is None:  # nothing was provisioned: no BSF can be asked
             raise Refused(Check.OR_02, RefusalCode.NOT_FOUND)
         if pending is not None and pending.unknown and now < pending.asked + ZN_RETRY_S:  # OR-02
@@ -113,11 +114,17 @@ def handed_over(response: ZnResponse, records: Records, now: int, random: Random
         attached += _attached(subscriber, contact, now, random)
     return attached + Decision(
         puts=(
-            Put(Subscriber.key_for(response.btid), subscriber, handover.not_after + SEEN_S),
+            Put(Subscriber.key_for(response.btid), subscriber, kept_until(subscriber)),
             Put(key, None),
         ),
         audit=(known,),
     )
+
+
+def kept_until(subscriber: Subscriber) -> int | None:
+    """How long the KMS remembers a key id: until the last message that may have been left under it is over,
+    so that a revocation can end that message's key too. None: for ever."""
+    return None if subscriber.not_after == FOREVER else subscriber.not_after + KEEP_S_MAX + SEEN_S
 
 
 def _attached(subscriber: Subscriber, contact: Contact, now: int, random: Random) -> Decision:

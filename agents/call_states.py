@@ -40,7 +40,7 @@ EXPECTED: Final[dict[tuple[Role, CallState], frozenset[type]]] = {
     (Role.CALLER, CallState.LEAVING): _ALWAYS | {Ok, SettledOk, Bye, HangUp},
     (Role.CALLER, CallState.HANGING_UP): _ALWAYS | {Ok, SettledOk, Bye, ByeOk},
     (Role.CALLER, CallState.ENDED): _ALWAYS | {Ok, SettledOk, Bye},
-    (Role.CALLEE, CallState.ASKING): _ALWAYS | {KeyResponse, Refusal, Cancel, HangUp},
+    (Role.CALLEE, CallState.ASKING): _ALWAYS | {Invite, KeyResponse, Refusal, Cancel, HangUp},
     (Role.CALLEE, CallState.ALERTING): _ALWAYS | {Invite, Cancel, HangUp},
     (Role.CALLEE, CallState.ANSWERED): _ALWAYS | {Invite, Ack, Cancel, Bye, HangUp, MediaSilent},
     (Role.CALLEE, CallState.UP): _ALWAYS | {Bye, HangUp, MediaSilent},

@@ -57,6 +57,7 @@ from topics.messages import (
     Refusal,
     ReportEvent,
     Ringing,
+    Trying,
     run_of,
 )
 
@@ -218,6 +219,8 @@ def _confirmed(terms: Terms, call: UeCall, ack: Ack, now: int) -> Decision:
 def _again(terms: Terms, call: UeCall) -> Decision:
     """The INVITE once more: the same answer as before."""
     match call.state:
+        case CallState.ASKING:
+            return to_cscf(call, Trying(sender=contact_of(call, terms), **about(call)))
         case CallState.ALERTING:
             return to_cscf(call, Ringing(sender=contact_of(call, terms), **about(call)))
         case CallState.ANSWERED:

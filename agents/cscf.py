@@ -1,28 +1,29 @@
 """Call control: knows where devices are, and carries a call's messages from one end to the other.
 
-It holds no key and opens nothing. The ends repeat what is not answered, so it keeps one timer of its own:
-how long a device may ring.
+It holds no key and opens nothing. The ends repeat what is not answered; call control keeps time only for how
+long devices may ring, and for the CANCEL that it sends of its own accord.
 
-    UE -> CSCF  REGISTER           UE <- CSCF  REGISTERED
-    A  -> CSCF -> B   INVITE, ACK, CANCEL, BYE, BYE-OK
-    B  -> CSCF -> A   RINGING, 200 OK, DECLINE, CANCELLED, BYE, BYE-OK
+    UE -> CSCF  REGISTER           UE <- CSCF  REGISTERED          CSCF -> V  PRESENT
+    A  -> CSCF -> B   INVITE, ACK, BYE, BYE-OK                     agents/forking.py: to which of B's devices
+    B  -> CSCF -> A   RINGING, 200 OK, DECLINE, BYE, BYE-OK
+    A  -> CSCF -> V, V -> CSCF -> A                                agents/diverting.py: the mailbox
+    A  -> CSCF   CANCEL, and CANCELLED back;  CSCF -> B likewise
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar
 
-import msgspec
-
-from agents.alarms import NoAnswer
-from agents.decision import NOTHING, Decision, Input, Keys, Put, Records, Wake, to_device
-from protocol.limits import FORKS_MAX, LIFE_S
-from protocol.names import Role
+from agents import diverting, forking
+from agents.alarms import Cancelling, NoAnswer
+from agents.decision import NOTHING, Decision, Input, Keys, Put, Records, Send, to_device
+from agents.routing import keep, repeat_cancel, to_branch, wait
+from protocol.limits import FORKS_MAX
 from protocol.sealing import Random
-from protocol.sharding import call_key
-from storage.cscf_records import Binding, Registration, Route
-from topics.catalogue import Party
+from storage.cscf_records import Binding, Branch, Registration, Route
+from topics.catalogue import VOICEMAIL, Party
+from topics.codec import encode
 from topics.messages import (
     Ack,
     Bye,
@@ -33,15 +34,15 @@ from topics.messages import (
     Decline,
     DeclineReason,
     Invite,
+    MailboxOk,
     OfRun,
     Ok,
+    Present,
     Register,
     Registered,
     Ringing,
+    Trying,
 )
-
-FROM_CALLER: Final = (Ack, Cancel)
-FROM_CALLEE: Final = (Ringing, Ok, Decline, Cancelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,21 @@ class CscfSettings:
 
     no_answer_s: int = 60
     """How long a call may stay unanswered."""
+    no_reaction_s: int = 10
+    """How long no device need say anything, not even TRYING, before a mailbox is asked, if there is one."""
     expires_s_max: int = 3600
     """The longest registration."""
+    mailbox: str = ""
+    """ID-V, which takes the calls that nobody takes; empty: their callers are told."""
 
 
 class Cscf:
-    """Routes by the records of who registered where, and of which two ends a call has."""
+    """Routes by the records of who registered where, and of which way a call went."""
 
     party: ClassVar[Party] = Party.CSCF
-    accepts: ClassVar[frozenset[type]] = frozenset({Register, Invite, *FROM_CALLER, *FROM_CALLEE, Bye, ByeOk})
+    accepts: ClassVar[frozenset[type]] = frozenset(
+        {Register, Invite, Trying, Ringing, Ok, Ack, Decline, Cancel, Cancelled, Bye, ByeOk, MailboxOk}
+    )
 
     def __init__(self, settings: CscfSettings = CscfSettings()) -> None:
         self._settings = settings
@@ -73,7 +80,7 @@ class Cscf:
                     Registration.key_for(message.caller),
                     Registration.key_for(message.callee),
                 )
-            case OfRun() | NoAnswer():
+            case OfRun() | NoAnswer() | Cancelling():
                 return (Route.key_for(message.caller, message.call),)
             case _:
                 return ()
@@ -82,12 +89,11 @@ class Cscf:
         match message:
             case Register():
                 return self._register(message, records, now)
-            case Invite():
-                return self._invite(message, records, now)
-            case NoAnswer():
-                return self._no_answer(message, records, now)
-            case OfRun():
-                return self._relay(message, records, now)
+            case OfRun() | NoAnswer() | Cancelling():
+                route = records.get(Route.key_for(message.caller, message.call))
+                if route is None:
+                    return self._begin(message, records, now) if isinstance(message, Invite) else NOTHING
+                return NOTHING if route.callee != message.callee else _of_call(route, message, now)
             case _:
                 return NOTHING
 
@@ -104,6 +110,8 @@ class Cscf:
         own = Binding(host=sender.host, device=sender.device, not_after=not_after)
         bindings = (*others, own)[-FORKS_MAX:] if register.expires_s else tuple(others)
         registered = Registered(identity=register.identity, to=sender.device, not_after=not_after)
+        present = Present(identity=register.identity, device=sender, not_after=not_after)
+        told = (Send(VOICEMAIL, register.identity, present),)
         return Decision(
             puts=(
                 Put(
@@ -112,107 +120,71 @@ class Cscf:
                     max((binding.not_after for binding in bindings), default=now),
                 ),
             ),
-            sends=(to_device(sender, registered),),
+            sends=(
+                to_device(sender, registered),
+                *(told if self._settings.mailbox and register.expires_s else ()),
+            ),
         )
 
-    def _invite(self, invite: Invite, records: Records, now: int) -> Decision:
-        if invite.sender is None:  # it must say where answers go
-            return NOTHING
+    def _begin(self, invite: Invite, records: Records, now: int) -> Decision:
+        """The first INVITE of a call: to all devices that are registered now, and to no others later."""
         sender = invite.sender
-        key = Route.key_for(invite.caller, invite.call)
-        route = records.get(key)
-        if route is not None:
-            if route.caller != (sender.host, sender.device):  # another device under this call's name
-                return NOTHING
-            if route.callee is None or route.declined is not None:
-                return _decline(invite, sender, DeclineReason(route.declined or DeclineReason.NOT_REGISTERED))
-            return _to_callee(route, invite)
-        callee = self._latest(records, invite.callee, now)
+        if sender is None or invite.run != 0:  # it must say where answers go; a renewal begins no call
+            return NOTHING
+        settings = self._settings
+        devices = _live(records, invite.callee, now)
         caller_known = any(
             (binding.host, binding.device) == (sender.host, sender.device)
-            for binding in self._live(records, invite.caller, now)
+            for binding in _live(records, invite.caller, now)
         )
-        if callee is None or not caller_known:
-            return _decline(invite, sender, DeclineReason.NOT_REGISTERED)
-        route = Route(caller=(sender.host, sender.device), callee=(callee.host, callee.device))
-        alarm = NoAnswer(invite.caller, invite.callee, invite.call, invite.run)
-        wake = _no_answer_wake(alarm, now + self._settings.no_answer_s)
-        return Decision(puts=(Put(key, route, now + 2 * LIFE_S),), wakes=(wake,)) + _to_callee(route, invite)
-
-    def _relay(self, message: OfRun, records: Records, now: int) -> Decision:
-        key = Route.key_for(message.caller, message.call)
-        route = records.get(key)
-        if route is None:
-            return NOTHING
-        match message:
-            case Ok() if not route.answered and route.declined is None:
-                route = msgspec.structs.replace(route, answered=True)
-                alarm = NoAnswer(message.caller, message.callee, message.call, message.run)
-                return Decision(
-                    puts=(Put(key, route, now + 2 * LIFE_S),), wakes=(_no_answer_wake(alarm, None),)
-                ) + _to_caller(route, message)
-            case Bye() | ByeOk():
-                to = _to_callee if message.by is Role.CALLER else _to_caller
-                return to(route, message)
-            case Ack() | Cancel():
-                return _to_callee(route, message)
-            case _:
-                return _to_caller(route, message)
-
-    def _no_answer(self, alarm: NoAnswer, records: Records, now: int) -> Decision:
-        key = Route.key_for(alarm.caller, alarm.call)
-        route = records.get(key)
-        if route is None or route.answered:
-            return NOTHING
-        about: dict[str, Any] = {
-            "call": alarm.call,
-            "run": alarm.n,
-            "caller": alarm.caller,
-            "callee": alarm.callee,
-        }
-        given_up = msgspec.structs.replace(route, declined=DeclineReason.NO_ANSWER)
-        decline = Decline(reason=DeclineReason.NO_ANSWER, **about)
-        return (
-            Decision(puts=(Put(key, given_up, now + LIFE_S),))
-            + _to_caller(route, decline)
-            + _to_callee(route, Cancel(**about))
+        if not caller_known or not (devices or settings.mailbox):
+            return _refuse(invite, sender)
+        reaction_s = settings.no_reaction_s if settings.mailbox else settings.no_answer_s
+        route = Route(
+            caller=invite.caller,
+            callee=invite.callee,
+            call=invite.call,
+            contact=(sender.host, sender.device),
+            branches=tuple(Branch(host=binding.host, device=binding.device) for binding in devices),
+            answer_by=now + min(reaction_s, settings.no_answer_s),
+            ring_until=now + settings.no_answer_s,
+            invite=encode(invite) if settings.mailbox else b"",
         )
-
-    def _live(self, records: Records, identity: str, now: int) -> list[Binding]:
-        known = records.get(Registration.key_for(identity)) or Registration()
-        return [binding for binding in known.bindings if now <= binding.not_after]
-
-    def _latest(self, records: Records, identity: str, now: int) -> Binding | None:
-        live = self._live(records, identity, now)
-        return live[-1] if live else None
+        if not devices:
+            return diverting.conclude(route, DeclineReason.NOT_REGISTERED, now)
+        told = sum((to_branch(branch, invite) for branch in route.branches), NOTHING)
+        return keep(route, now) + wait(route) + told
 
 
-def _no_answer_wake(alarm: NoAnswer, at: int | None) -> Wake:
-    about = call_key(alarm.caller, alarm.call)
-    return Wake(f"no-answer {about}", about, at, alarm)
+def _of_call(route: Route, message: OfRun | NoAnswer | Cancelling, now: int) -> Decision:
+    """A message or an alarm of a call that is known."""
+    match message:
+        case NoAnswer():
+            return forking.no_answer(route, now)
+        case Cancelling():
+            return repeat_cancel(route, now)
+        case Invite() if message.sender is None or message.sender != Contact(*route.contact):
+            return NOTHING  # another device under this call's name
+        case OfRun() if message.run != 0:
+            return forking.take_later_run(route, message)
+        case Invite():
+            return forking.invite_again(route, message)
+        case _:
+            return forking.take(route, message, now)
 
 
-def _to_caller(route: Route, message: OfRun) -> Decision:
-    return _forward(Contact(*route.caller), message)
+def _live(records: Records, identity: str, now: int) -> list[Binding]:
+    known = records.get(Registration.key_for(identity)) or Registration()
+    return [binding for binding in known.bindings if now <= binding.not_after]
 
 
-def _to_callee(route: Route, message: OfRun) -> Decision:
-    return NOTHING if route.callee is None else _forward(Contact(*route.callee), message)
-
-
-def _forward(contact: Contact, message: OfRun) -> Decision:
-    """The message as the next hop gets it: for a device, no longer from one."""
-    changes = {"to": contact.device, **({"sender": None} if hasattr(message, "sender") else {})}
-    return Decision(sends=(to_device(contact, msgspec.structs.replace(message, **changes)),))
-
-
-def _decline(invite: Invite, to: Contact, reason: DeclineReason) -> Decision:
+def _refuse(invite: Invite, to: Contact) -> Decision:
     decline = Decline(
         call=invite.call,
         run=invite.run,
         caller=invite.caller,
         callee=invite.callee,
-        reason=reason,
+        reason=DeclineReason.NOT_REGISTERED,
         to=to.device,
     )
     return Decision(sends=(to_device(to, decline),))

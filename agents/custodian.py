@@ -2,8 +2,8 @@
 
     operator -> custodian  REVOKE   KID, order           the audit has the outcome, with the order's name
 
-It writes the records that the KMS reads: a revoked key id is refused from the next request on (OR-02). A key
-that was granted under it before stays what it is until it ends.
+It writes the records that the KMS reads: a revoked key id is refused from the next request on (OR-02), and
+the key of a message that was left under it is fetched no more. The key of a call stays until it ends.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import ClassVar
 
 import msgspec
 
+from agents.attaching import kept_until
 from agents.decision import NOTHING, Decision, Input, Keys, Put, Records
 from protocol.checks import Check, RefusalCode
 from protocol.encoding import digest, enc
-from protocol.limits import SEEN_S
 from protocol.sealing import Random
 from storage.kms_records import Subscriber
-from storage.provisioning import FOREVER
 from topics.catalogue import Party
 from topics.messages import Audit, AuditEvent, Revoke
 
@@ -70,6 +69,5 @@ def _revoke(revoke: Revoke, records: Records, now: int) -> Decision:
     )
     if subscriber.revoked:
         return Decision(audit=(done,))
-    expires = None if subscriber.not_after == FOREVER else subscriber.not_after + SEEN_S
     revoked = msgspec.structs.replace(subscriber, revoked=True)
-    return Decision(puts=(Put(key, revoked, expires),), audit=(done,))
+    return Decision(puts=(Put(key, revoked, kept_until(subscriber)),), audit=(done,))

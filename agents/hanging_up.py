@@ -73,8 +73,9 @@ def take_bye(terms: Terms, call: UeCall, lines: Lines | None, bye: Bye, now: int
 
 def take_bye_ok(call: UeCall, lines: Lines | None, ok: ByeOk, now: int) -> Decision:
     """The other end knows that the call is over; a mailbox, that it has stored the message."""
-    if ok.fork != (call.fork or None) or ok.by is call.role:  # OR-22: of another device of the callee
-        return NOTHING
+    other = Role.CALLEE if call.role is Role.CALLER else Role.CALLER
+    if (ok.fork, ok.by) != (call.fork or None, Role.MAILBOX if call.mailbox else other):
+        return NOTHING  # OR-22: of another device of the callee
     left = report(call, ReportEvent.LEFT, now, packets=ok.kept) if call.mailbox and ok.kept else NOTHING
     return left + end(call, lines, call.reason, now)
 
@@ -120,8 +121,10 @@ def _give_up(terms: Terms, call: UeCall, lines: Lines | None, now: int) -> Decis
             return caller.cancel(call, now, "no-answer")
         case CallState.ASKING | CallState.ALERTING:
             return callee.decline(terms, call, lines, DeclineReason.NO_KEY, now)
-        case CallState.UP | CallState.LEAVING:
+        case CallState.UP:
             return hang_up(terms, call, lines, "expired", now)
+        case CallState.LEAVING:
+            return hang_up(terms, call, lines, "too-long", now)
         case CallState.ANSWERED:
             return hang_up(terms, call, lines, "not-confirmed", now)
         case CallState.CANCELLING | CallState.HANGING_UP:

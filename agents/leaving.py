@@ -27,6 +27,7 @@ from storage.ue_records import CallState, LeftMessage, Outbox, UeCall
 from topics.messages import MailboxOk, ReportEvent
 
 _LEFT_KEPT: Final = 100
+_LEAVING_S: Final = 240  # a mailbox says so when it takes no more; if that is lost, this end stops by itself
 
 
 def answered(
@@ -59,7 +60,7 @@ def answered(
         peer_media=ok.media,
         media_open=True,
         repeat_at=now + REPEAT_S,
-        give_up_at=grant.not_after,
+        give_up_at=min(now + _LEAVING_S, grant.not_after),
     )
     taken = msgspec.structs.replace(taken, settled=caller.settlement(terms, taken, random))
     proof = Secret(proof_of(grant.key, call.run))

@@ -209,6 +209,8 @@ class Loop:
         try:
             work += await self._due(now)
             inbound = await self._bus.receive(BATCH_MAX, 0 if work else wait_s)
+            if not work and not inbound:
+                return None
             received_at = self._monotonic()
             buried: list[Outbound] = []
             for record in inbound:
@@ -224,8 +226,6 @@ class Loop:
             self._alarms_seen_at = -1
             self._bus.give_back(inbound)
             raise
-        if not work and not buried:
-            return None
         sends = (_outbound(send) for decision in decisions for send in decision.sends)
         return _Written(
             inbound=inbound,

@@ -1,24 +1,25 @@
 """The user equipment: the handsets of one host, each with its key, its registration and its calls.
 
-This file finds the handset and the call that a message is for; what follows from it stands in
-`agents/handset.py` (keys and registration), `agents/caller.py`, `agents/callee.py` and
-`agents/hanging_up.py`. What may come when is a table: `agents/call_states.py`.
+This file finds the handset and the call or message that an input is for; what follows from it stands in
+`agents/handset.py` (keys and registration), `agents/caller.py`, `agents/callee.py`, `agents/leaving.py` and
+`agents/hanging_up.py` (calls), `agents/inbox.py` and `agents/collecting.py` (messages that were left). What
+may come when is a table: `agents/call_states.py`, and one in `agents/collecting.py`.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from agents import callee, caller, handset, hanging_up, leaving
-from agents.alarms import CallAlarm, HandsetAlarm
+from agents import callee, caller, collecting, handset, hanging_up, inbox, leaving
+from agents.alarms import CallAlarm, CollectAlarm, HandsetAlarm
 from agents.call_states import EXPECTED
 from agents.decision import NOTHING, Decision, Input, Keys, Records
 from agents.ue_call import Terms, UeSettings, device_of, session_of
-from media.leg import MediaClosed, MediaSilent
+from media.leg import MediaClosed, MediaSilent, StoredHeard
 from protocol.checks import RefusalCode
 from protocol.profile import Profile
 from protocol.sealing import Random
-from storage.ue_records import Handset, Lines, Outbox, UeCall
+from storage.ue_records import Collecting, CollectingState, Handset, Inbox, Lines, Outbox, UeCall
 from topics.catalogue import Party
 from topics.messages import (
     Ack,
@@ -31,19 +32,28 @@ from topics.messages import (
     ByeOk,
     Cancel,
     Cancelled,
+    CollectedOk,
     Decline,
     DeclineReason,
+    DeleteMessage,
     Dial,
+    FetchResponse,
     HangUp,
     Invite,
     KeyResponse,
+    ListMessages,
     MailboxOk,
+    MailboxRefusal,
+    MailboxSays,
     OfRun,
     Ok,
+    PlayMessage,
     Refusal,
     Registered,
     Ringing,
     SettledOk,
+    Stored,
+    Waiting,
 )
 
 _OF_HANDSET: Final = (
@@ -69,13 +79,15 @@ _OF_CALL: Final = (
     Bye,
     ByeOk,
 )
+_OF_MESSAGE: Final = (Waiting, MailboxSays, FetchResponse, Stored, CollectedOk, MailboxRefusal)
+_OF_USER: Final = (Dial, HangUp, ListMessages, PlayMessage, DeleteMessage)
 
 
 class Ue:
     """All handsets of one host."""
 
     party: ClassVar[Party] = Party.UE
-    accepts: ClassVar[frozenset[type]] = frozenset({*_OF_HANDSET, *_OF_CALL, Dial, HangUp})
+    accepts: ClassVar[frozenset[type]] = frozenset({*_OF_HANDSET, *_OF_CALL, *_OF_MESSAGE, *_OF_USER})
 
     def __init__(self, profile: Profile, settings: UeSettings) -> None:
         self._terms = Terms(profile, settings)
@@ -91,6 +103,24 @@ class Ue:
             case MailboxOk() if message.to:
                 session = session_of(message.to, message.caller, message.call)
                 return (*self._call_keys(session), Outbox.key_for(message.to))
+            case (
+                PlayMessage()
+                | DeleteMessage()
+                | FetchResponse()
+                | Stored()
+                | CollectedOk()
+                | MailboxRefusal()
+            ):
+                return self._message_keys(session_of(message.to, message.caller, message.call))
+            case CollectAlarm() | StoredHeard():
+                return self._message_keys(message.session)
+            case Waiting():
+                return (Handset.key_for(message.to), Inbox.key_for(message.to))
+            case ListMessages():
+                return (Handset.key_for(message.to), Outbox.key_for(message.to))
+            case Refusal() if message.to:  # of a call's REQUEST, or of a FETCH
+                session = session_of(message.to, message.caller, message.call)
+                return (*self._call_keys(session), Collecting.key_for(session))
             case OfRun() if _to(message):
                 return self._call_keys(session_of(_to(message), message.caller, message.call))
             case Dial():
@@ -102,6 +132,7 @@ class Ue:
                 | Attached()
                 | AttachRefusal()
                 | Registered()
+                | MailboxSays()
             ):
                 return (Handset.key_for(message.to),)
             case _:
@@ -128,8 +159,49 @@ class Ue:
                 return NOTHING  # hints: the handset's alarm asks again
             case Dial():
                 return caller.dial(self._terms, message, device, records.get(Lines.key()), now, random)
+            case Waiting():
+                return inbox.waiting(
+                    self._terms, device, records.get(Inbox.key_for(device.impi)), message, now
+                )
+            case ListMessages():
+                outbox = records.get(Outbox.key_for(device.impi))
+                return inbox.list_messages(self._terms, device, outbox, message, now)
+            case MailboxSays():
+                return inbox.listed(device, message, now)
+            case (
+                PlayMessage()
+                | DeleteMessage()
+                | FetchResponse()
+                | Stored()
+                | CollectedOk()
+                | MailboxRefusal()
+                | CollectAlarm()
+                | StoredHeard()
+            ):
+                return self._of_message(message, device, records, now, random)
+            case Refusal():
+                of_message = self._of_message(message, device, records, now, random)
+                return self._of_call(message, device, records, now, random) + of_message
             case _:
                 return self._of_call(message, device, records, now, random)
+
+    def _of_message(
+        self, message: Input, device: Handset, records: Records, now: int, random: Random
+    ) -> Decision:
+        """A wish, a message, an alarm or a media event of one message that was left."""
+        terms, keys = self._terms, self.reads(message)
+        found = next((records.get(key) for key in keys if key.kind is Collecting), None)
+        current = found if isinstance(found, Collecting) else None
+        known = records.get(Inbox.key_for(device.impi))
+        left = records.get(Outbox.key_for(device.impi))
+        if isinstance(message, PlayMessage | DeleteMessage):
+            return collecting.begin(terms, message, device, current, known, left, now, random)
+        if current is None:
+            return NOTHING
+        decision = collecting.take(terms, current, message, known, left, now)
+        if isinstance(message, Refusal) and current.state is CollectingState.FETCHING:
+            return decision + self._hinted(message, device, now, random)
+        return decision
 
     def _of_call(
         self, message: Input, device: Handset, records: Records, now: int, random: Random
@@ -185,6 +257,15 @@ class Ue:
 
     def _call_keys(self, session: str) -> Keys:
         return (Handset.key_for(device_of(session)), UeCall.key_for(session), Lines.key())
+
+    def _message_keys(self, session: str) -> Keys:
+        device = device_of(session)
+        return (
+            Handset.key_for(device),
+            Collecting.key_for(session),
+            Inbox.key_for(device),
+            Outbox.key_for(device),
+        )
 
 
 def _to(message: OfRun) -> str:

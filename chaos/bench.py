@@ -3,6 +3,7 @@
     full batches   a backlog of requests for a bare echo, then for the KMS: requests/s, CPU of each request
     low rate       200 requests a second, the same two
     set-up         calls through real processes, beside as many bare hops through real processes
+    voicemail      messages at a time that one process on one core takes in whole (chaos/bench_voicemail.py)
 
 CPU is the processes' own: the client's by its own clock, broker's and store's from /proc. Rates and tails
 vary from run to run; the ratios within one run are what to compare. It starts its own servers by compose, and
@@ -33,6 +34,7 @@ from agents.alarms import HandsetAlarm
 from agents.runtime import Loop
 from agents.ue import Ue
 from agents.ue_call import UeSettings
+from chaos import bench_voicemail
 from chaos.bench_clients import USERS, Clients, bench_topic, codec, now, people, requests, start_client, work
 from chaos.lab import draw_codec
 from chaos.servers import place
@@ -241,6 +243,7 @@ async def run(servers: Clients, say: Callable[[str], None]) -> dict[str, Any]:
     found["4 bare hops"] = await bare_hops(servers, 4)
     found["6 bare hops"] = await bare_hops(servers, 6)
     found["call set-up"] = await call_set_up(servers)
+    found["voicemail"] = await bench_voicemail.measure(servers, say)
     return found
 
 
@@ -259,6 +262,7 @@ def show(found: dict[str, Any]) -> None:
     console.print(table)
     for name, value in ratios(found).items():
         console.print(f"{name}: {value:.2f}")
+    console.print(bench_voicemail.line(found["voicemail"]))
 
 
 def ratios(found: dict[str, Any]) -> dict[str, float]:
@@ -286,6 +290,7 @@ def main() -> None:
         return
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells of each new topic's first leader
     console = Console(stderr=True)
+    os.environ.setdefault("VALKEY_MAXMEMORY", "1gb")  # messages of hundreds of callers at a time
     own = place(f"otway-bench-{os.getpid()}")
     try:
         own.compose("up", "-d", "--wait")

@@ -21,7 +21,7 @@ from storage.bsf_records import Bootstrapped, Challenge, Naf, Subscription
 from storage.kms_records import Agreement, Site, Subscriber
 from storage.memory import MemoryStore
 from storage.records import Key, Record, RecordCodec
-from storage.ue_records import Handset, UeCall
+from storage.ue_records import Collecting, Handset, Outbox, UeCall
 
 _TRIED_PACKETS: Final = 25  # half a second of each stream
 
@@ -35,6 +35,8 @@ RECORDS: Final[Mapping[tuple[str, str], type[Record]]] = {
     ("bsf", "bootstrapped"): Bootstrapped,
     ("ue", "handset"): Handset,
     ("ue", "call"): UeCall,
+    ("ue", "collecting"): Collecting,
+    ("ue", "outbox"): Outbox,
 }
 """The records that hold secrets, by role and label."""
 

@@ -10,6 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
+from chaos.mailbox_invariants import (
+    answers_are_sealed,
+    blind,
+    gone,
+    kept_until_collected,
+    messages_at_rest,
+    nothing_else_is_held,
+)
 from chaos.simulator import BOUND_S, EPOCH, World
 from protocol.limits import RING_S
 from protocol.secret import Secret
@@ -25,11 +33,7 @@ DESTROYED_WITHIN_S: Final = 20  # the sweep is an alarm, and who holds the parti
 
 def violations(world: World) -> list[str]:
     """All that is wrong with this run; empty when it is as it should be."""
-    return [
-        f"seed {world.seed}: {violation}"
-        for judge in (one_key, holders, destroyed, secrecy, lifetimes, audit, answers, at_rest, buried)
-        for violation in judge(world)
-    ]
+    return [f"seed {world.seed}: {violation}" for judge in JUDGES for violation in judge(world)]
 
 
 def one_key(world: World) -> Iterator[str]:
@@ -64,12 +68,12 @@ def holders(world: World) -> Iterator[str]:
     """A K is in the hands of the caller's device and of the device that it was made for; that of a message in
     the hands of the caller's device and of devices of the callee."""
     for grant in world.grants:
-        allowed = {world.hosts_of_keys[grant.caller_key]}
+        allowed = {world.observer.hosts_of_keys[grant.caller_key]}
         if grant.callee_key is not None:
-            allowed.add(world.hosts_of_keys[grant.callee_key])
+            allowed.add(world.observer.hosts_of_keys[grant.callee_key])
         else:
             allowed |= {device.host for device in world.devices if device.identity == grant.callee}
-        for host in sorted(world.held.get(grant.key, set()) - allowed):
+        for host in sorted(world.observer.held.get(grant.key, set()) - allowed):
             yield f"{host} holds K of {grant.call}, made for {grant.callee_key or grant.callee}"
 
 
@@ -91,13 +95,33 @@ def destroyed(world: World) -> Iterator[str]:
                 yield f"the KMS still holds K of the message in {name}"
 
 
+def settled_truly(world: World) -> Iterator[str]:
+    """A run is settled for the device, or the mailbox, whose K the caller's device has taken."""
+    for name, value in world.network.items():
+        if ":agreement:" not in name:
+            continue
+        call = name.partition(":agreement:")[2]
+        for run in world.codec.decode(Key(name, Agreement), value).runs:
+            won = next((fork.callee_key for fork in run.forks if fork.name == run.settled), None)
+            keys = [
+                grant.key
+                for grant in world.grants
+                if (grant.call, grant.n, grant.callee_key) == (call, run.n, won)
+            ]
+            caller = world.observer.hosts_of_keys[run.caller_key]
+            if run.settled is not None and not any(
+                caller in world.observer.held.get(key, set()) for key in keys
+            ):
+                yield f"settled for what the caller did not take: {name}"
+
+
 def secrecy(world: World) -> Iterator[str]:
     """No K and no K_x is in any octets on the bus."""
     wire = b"\0".join(record.value or b"" for _, record in world.history)
     for grant in world.grants:
         if grant.key.reveal() in wire:
             yield f"K of {grant.call} in clear on the bus"
-    for key_id, key in world.forger.keys.items():
+    for key_id, key in world.observer.keys.items():
         if key.reveal() in wire:
             yield f"K_x of {key_id} in clear on the bus"
 
@@ -212,3 +236,23 @@ def calls_of(world: World, host: str) -> Iterator[tuple[str, UeCall]]:
     for name, value in store.items():
         if name.startswith("ue:") and ":call:" in name:
             yield name.partition(":call:")[2], world.codec.decode(Key(name, UeCall), value)
+
+
+JUDGES: Final = (
+    one_key,
+    holders,
+    destroyed,
+    settled_truly,
+    secrecy,
+    lifetimes,
+    audit,
+    answers,
+    at_rest,
+    buried,
+    blind,
+    nothing_else_is_held,
+    answers_are_sealed,
+    kept_until_collected,
+    gone,
+    messages_at_rest,
+)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
+from protocol.names import Owner
 from protocol.sealing import Random
 from protocol.secret import Secret
 from storage.records import RecordCodec
@@ -15,13 +17,19 @@ DOMAIN: Final = "ims.example"
 
 
 def draw_town(names: Sequence[str], random: Random, *, shared: bool = False) -> tuple[Device, ...]:
-    """One device for each name, each on a host of that name: `bob` has bob-1@..., `bob-2` is bob's second one.
+    """One device for each name, each on a host of that name: `bob` has bob-1@..., `bob-2` is his second.
     shared: with a pre-shared key, not a USIM."""
     return tuple(
         draw_device(f"{user}-{number}@{DOMAIN}", f"sip:{user}@{DOMAIN}", name, random, shared=shared)
         for name in names
         for user, number in (_user_and_device(name),)
     )
+
+
+def draw_mailbox(random: Random) -> Device:
+    """The town's mailbox, which has a pre-shared key."""
+    drawn = draw_device(f"voicemail@{DOMAIN}", f"sip:voicemail@{DOMAIN}", "", random, shared=True)
+    return replace(drawn, owner=Owner.MAILBOX)
 
 
 def _user_and_device(name: str) -> tuple[str, str]:

@@ -20,101 +20,55 @@ from typing import Any, Final, TypeVar
 
 from agents.alarms import HandsetAlarm
 from agents.bsf import Bsf
-from agents.cscf import Cscf
+from agents.cscf import Cscf, CscfSettings
 from agents.decision import Agent
-from agents.kms import Kms
 from agents.runtime import Loop
 from agents.ue import Ue
 from agents.ue_call import UeSettings
+from agents.voicemail import VoicemailSettings
+from chaos.faults import Cast, Faults
 from chaos.forgery import Forger
-from chaos.lab import draw_codec, draw_town
-from chaos.silent_media import SilentMedia
+from chaos.insider import Insider
+from chaos.lab import draw_codec, draw_mailbox, draw_town
+from chaos.observer import Granted, Observer
+from chaos.silent_media import SilentMedia, SilentRecorder
 from chaos.splicing import Splicer
 from chaos.wire import Crashed, FaultyBus, FaultyStore, Fuse
-from protocol.profile import HARDENED, Profile
-from protocol.secret import Secret
 from protocol.transport import MediaAddress
-from storage.kms_records import Agreement, Fork, Subscriber
 from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets, provision_network
-from storage.records import Key
+from storage.records import Key, Record
 from storage.store import Change
-from storage.ue_records import Collecting, UeCall
+from storage.ue_records import Inbox, Outbox
 from storage.users_file import Device
 from topics.bus import Inbound, NoSuchTopic, Outbound
-from topics.catalogue import AUDIT, BSF, CSCF, DEAD_LETTERS, KMS, REPORTS, Party, catalogue, ue_inbox
+from topics.catalogue import (
+    AUDIT,
+    BSF,
+    CSCF,
+    DEAD_LETTERS,
+    KMS,
+    REPORTS,
+    VOICEMAIL,
+    Party,
+    catalogue,
+    ue_inbox,
+)
 from topics.codec import decode, encode
 from topics.memory import MemoryBroker, MemoryBus
-from topics.messages import Dial, HangUp, Message
+from topics.messages import DeleteMessage, Dial, HangUp, Message, PlayMessage
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 
 EPOCH: Final = 1_800_000_000  # where the simulated clock begins, seconds since 1970 UTC
 TROUBLE_S: Final = 60.0  # how long the network and the crashes go on
 BOUND_S: Final = 300.0  # a call that began in trouble has ended or come up so long after it
 HOP_S: Final = 0.001
 LINES: Final = 4
+SECONDS_MAX: Final = 30  # of a message
 NAMES: Final = ("alice", "bob", "bob-2", "carol")  # bob has two devices
 DURABLE: Final = frozenset({AUDIT.name, DEAD_LETTERS.name, REPORTS.name})  # acknowledged means kept
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """How bad it is, while it lasts."""
-
-    drop: float = 0.0
-    """Chance that a record is lost."""
-    duplicate: float = 0.0
-    """Chance that it comes twice."""
-    delay_s: float = 0.0
-    """The longest delay; records of different delays overtake each other."""
-    forge: float = 0.0
-    """Chance that a confused KMS answers a request first, wrongly, under the right keys."""
-    splice: float = 0.0
-    """Chance that an outsider adds a record, spliced from those that it has seen."""
-    crashes: int = 0
-    """How many times a party dies."""
-    calls: int = 1
-    """How many calls are dialled."""
-
-    @staticmethod
-    def drawn(seed: int) -> Faults:
-        """The faults of a seed: one in eight seeds has none, so that the plain way is walked too."""
-        chance = seeded.Random(f"faults {seed}")
-        if chance.random() < 0.125:
-            return Faults(calls=chance.randint(1, 3))
-        return Faults(
-            drop=chance.choice((0.0, 0.02, 0.1, 0.3)),
-            duplicate=chance.choice((0.0, 0.1, 0.3)),
-            delay_s=chance.choice((0.0, 0.05, 2.0, 8.0)),
-            forge=chance.choice((0.0, 0.0, 0.2)),
-            splice=chance.choice((0.0, 0.0, 0.5)),
-            crashes=chance.choice((0, 1, 2, 4)),
-            calls=chance.randint(1, 3),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """Who plays; a mutant takes one of the parts to show that the invariants notice."""
-
-    kms: Callable[[], Agent] = field(default=lambda: Kms(HARDENED))
-    ue_profile: Profile = HARDENED
-    kms_loop: type[Loop] = Loop
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """K, as a KMS has stored it."""
-
-    call: str  # ID-A and C, as protocol/sharding.py writes them
-    n: int
-    callee: str
-    caller_key: str
-    callee_key: str | None  # None: for a message in a mailbox, which any device of the callee may fetch
-    key: Secret
-    at: int
-    not_after: int
 
 
 @dataclass(slots=True)
@@ -129,7 +83,7 @@ class _Member:
     loop_type: type[Loop]
     store: MemoryStore
     devices: tuple[Device, ...] = ()  # of a UE host
-    media: SilentMedia | None = None
+    media: SilentMedia | SilentRecorder | None = None
     loop: Loop | None = None
     bus: FaultyBus | None = None
     fuse: Fuse = field(default_factory=Fuse)
@@ -148,9 +102,11 @@ class World:
         *,
         names: Sequence[str] = NAMES,
         answer_after_s: int | None = 0,
+        mailbox: bool = True,
         tamper: Callable[[Outbound], Outbound] | None = None,
     ) -> None:
-        """tamper: changes records on their way, for a test of one thing."""
+        """mailbox: whether call control knows of one. tamper: changes records on their way, for a test of one
+        thing."""
         self.seed = seed
         self.faults = Faults.drawn(seed) if faults is None else faults
         self.cast = cast = cast or Cast()
@@ -161,30 +117,45 @@ class World:
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self.devices = draw_town(names, self.random)
+        self.mailbox = draw_mailbox(self.random)
+        self._diverts = mailbox
         self.broker = MemoryBroker(catalogue(list(names)))
         self.history: list[tuple[float, Inbound]] = []
         self.transmitted: list[tuple[float, Outbound]] = []
         self.broker.on_append.append(self._appended)
         self.codec = draw_codec(self.random)
         self.network = MemoryStore()
-        drive(provision_network(self.network, self.codec, self.devices, EPOCH, self.random))
-        self.forger = Forger(self.random)
-        inboxes = [KMS.name, BSF.name, CSCF.name, *(ue_inbox(device.host).name for device in self.devices)]
+        everybody = (*self.devices, self.mailbox)
+        drive(provision_network(self.network, self.codec, everybody, EPOCH, self.random))
+        inboxes = [
+            KMS.name,
+            BSF.name,
+            CSCF.name,
+            VOICEMAIL.name,
+            *(ue_inbox(device.host).name for device in self.devices),
+        ]
         self.splicer = Splicer(seed, inboxes)
+        self.insider = Insider(self.devices[2 % len(self.devices)], seed, self.random)
         self.sessions: list[SilentMedia] = []
-        self.grants: list[Granted] = []
-        self.hosts_of_keys: dict[str, str] = {}  # key id -> the UE host of the device whose it is
-        self.held: dict[Secret, set[str]] = {}  # K -> the UE hosts in whose records it was
+        self.observer = Observer(self.codec, self.devices)
+        self.forger = Forger(self.random, self.observer.keys)
         self.members: list[_Member] = []
         self.members += [
             self._network_member("kms#1", Party.KMS, KMS.name, cast.kms, cast.kms_loop),
             self._network_member("kms#2", Party.KMS, KMS.name, cast.kms, cast.kms_loop),
             self._network_member("bsf", Party.BSF, BSF.name, Bsf, Loop),
-            self._network_member("cscf", Party.CSCF, CSCF.name, Cscf, Loop),
+            self._network_member("cscf", Party.CSCF, CSCF.name, self._cscf, Loop),
+            self._mailbox_member("voicemail#1"),
+            self._mailbox_member("voicemail#2"),
             *(self._ue_member(device, answer_after_s) for device in self.devices),
         ]
         for member in self.members:
             self._start(member)
+
+    @property
+    def grants(self) -> list[Granted]:
+        """Every K that the KMS has stored."""
+        return self.observer.grants
 
     # What a test or a plan does.
 
@@ -207,9 +178,29 @@ class World:
         """A user ends whatever call its device has."""
         device = self._device(name)
         member = self.member(name)
-        assert member.media is not None
+        assert isinstance(member.media, SilentMedia)
         for caller, call in member.media.calls():
             self._tell_host(device.host, HangUp(to=device.impi, caller=caller, call=call))
+
+    def collect(self, name: str) -> None:
+        """A user plays all messages that its device on this host knows of."""
+        for message in self._inbox(name).waiting:
+            wish = PlayMessage(
+                request=self.random(16),
+                to=self._device(name).impi,
+                caller=message.caller,
+                call=message.call,
+            )
+            self._tell_host(name, wish)
+
+    def take_back(self, name: str) -> None:
+        """A user deletes all messages that its device on this host has left."""
+        device = self._device(name)
+        for left in self._outbox(name).left:
+            wish = DeleteMessage(
+                request=self.random(16), to=device.impi, caller=device.identity, call=left.call
+            )
+            self._tell_host(name, wish)
 
     def crash(self, member: _Member, *, back_after_s: float) -> None:
         """A process dies, and comes back."""
@@ -219,8 +210,9 @@ class World:
         member.bus.abandon()
         member.loop = member.bus = None
         member.crashed_at.append(self.time)
-        if member.media is not None:  # a handset's memory dies with it
+        if member.media is not None:
             member.media.die()
+        if member.party is Party.UE:  # a handset's memory dies with it
             member.store = MemoryStore()
         self.at(self.time + back_after_s, lambda: self._start(member))
 
@@ -232,7 +224,7 @@ class World:
         self.time = end
 
     def run(self) -> World:
-        """A plan from the seed: dial, hang up and crash in trouble, then heal and come to rest."""
+        """A plan from the seed: dial, hang up, crash, be away, collect, in trouble; then heal and rest."""
         plan = seeded.Random(f"plan {self.seed}")
         for _ in range(self.faults.calls):
             caller, callee = self._two_users(plan)
@@ -244,8 +236,27 @@ class World:
         for _ in range(self.faults.crashes):
             fuse = Fuse(plan.randint(1, 12), after=plan.random() < 0.5)
             self.at(plan.uniform(0.0, TROUBLE_S), partial(self._light, plan.choice(self.members), fuse))
+        if self.faults.away:
+            self._plan_messages(plan)
         self.run_until(TROUBLE_S + BOUND_S)
         return self
+
+    def _plan_messages(self, plan: seeded.Random) -> None:
+        """A user's devices are off for a while; later messages are collected, or taken back."""
+        user = plan.choice(self.devices).identity
+        hosts = [device.host for device in self.devices if device.identity == user]
+        off = plan.uniform(0.0, TROUBLE_S / 2)
+        for host in hosts:
+            self.at(off, partial(self._switch_off, host, plan.uniform(5.0, TROUBLE_S)))
+        callers = [device for device in self.devices if device.identity != user]
+        when = off + plan.uniform(0.0, 5.0)
+        caller = plan.choice(callers).host
+        self.at(when, partial(self.dial, caller, hosts[0]))
+        self.at(when + plan.uniform(10.0, 40.0), partial(self.hang_up, caller))
+        for host in plan.sample(hosts, plan.randint(1, len(hosts))):
+            self.at(plan.uniform(TROUBLE_S, TROUBLE_S + 90.0), partial(self.collect, host))
+        if plan.random() < 0.25:
+            self.at(plan.uniform(TROUBLE_S / 2, TROUBLE_S + 90.0), partial(self.take_back, caller))
 
     def identity_of(self, host: str) -> str:
         """Whose device lives there."""
@@ -274,13 +285,56 @@ class World:
         others = [device for device in self.devices if device.identity != caller.identity]
         return caller.host, plan.choice(others).host
 
-    def _tell_host(self, host: str, message: Dial | HangUp) -> None:
+    def _switch_off(self, host: str, for_s: float) -> None:
+        self.crash(self.member(host), back_after_s=for_s)
+
+    def _inbox(self, host: str) -> Inbox:
+        return self._of_handset(host, Inbox.key_for(self._device(host).impi)) or Inbox()
+
+    def _outbox(self, host: str) -> Outbox:
+        return self._of_handset(host, Outbox.key_for(self._device(host).impi)) or Outbox()
+
+    def _of_handset(self, host: str, key: Key[R]) -> R | None:
+        [stored] = drive(self.member(host).store.read([key.name]))
+        return None if stored.value is None else self.codec.decode(key, stored.value)
+
+    def _tell_host(self, host: str, message: Dial | HangUp | PlayMessage | DeleteMessage) -> None:
         self.broker.append(Outbound(ue_inbox(host).name, 0, message.to.encode(), encode(message)))
 
     def _network_member(
         self, name: str, party: Party, inbox: str, make: Callable[[], Agent], loop_type: type[Loop]
     ) -> _Member:
         return _Member(name, party, inbox, party, make, loop_type, self.network)
+
+    def _cscf(self) -> Agent:
+        return Cscf(CscfSettings(mailbox=self.mailbox.identity if self._diverts else ""))
+
+    def _mailbox_member(self, name: str) -> _Member:
+        """One process of the mailbox; each start of it is another instance."""
+        lines = tuple(MediaAddress(name.replace("#", "-"), 50_000 + line) for line in range(LINES))
+        member = _Member(
+            name,
+            Party.VOICEMAIL,
+            VOICEMAIL.name,
+            Party.VOICEMAIL,
+            lambda: self.cast.voicemail(self._voicemail_settings(lines)),
+            Loop,
+            self.network,
+        )
+        member.media = SilentRecorder(self, name, lines)
+        return member
+
+    def _voicemail_settings(self, lines: tuple[MediaAddress, ...]) -> VoicemailSettings:
+        assert self.mailbox.psk is not None
+        return VoicemailSettings(
+            identity=self.mailbox.identity,
+            key_id=self.mailbox.psk_id,
+            key=self.mailbox.psk,
+            instance=self.random(8).hex(),
+            lines=lines,
+            message_s=SECONDS_MAX,
+            keep_s=self.faults.keep_s,
+        )
 
     def _ue_member(self, device: Device, answer_after_s: int | None) -> _Member:
         settings = UeSettings(
@@ -335,6 +389,12 @@ class World:
             member.step_due = True
             self.at(self.time + HOP_S / 2, lambda: self._step(member))
 
+    def deliver(self, address: MediaAddress, packet: bytes) -> None:
+        """A media packet, for the recorder whose line it is."""
+        for member in self.members:
+            if isinstance(member.media, SilentRecorder):
+                member.media.take(address, packet)
+
     def tell(self, name: str, event: Any) -> None:  # noqa: ANN401
         """A media event for the host of that name."""
         member = self.member(name)
@@ -362,50 +422,18 @@ class World:
         for change in changes:
             for put in change.puts:
                 if put.value is not None and member.party is Party.KMS:
-                    self._kms_put(put.name, put.value)
+                    self.observer.kms_put(put.name, put.value)
                 elif put.value is not None and member.party is Party.UE:
-                    self._ue_put(member.name, put.name, put.value)
+                    self.observer.ue_put(member.name, put.name, put.value)
+                elif put.value is not None and member.party is Party.VOICEMAIL:
+                    self.observer.mailbox_octets.append(put.value)
             for alarm in change.alarms:
                 if alarm.at is not None:
+                    # a loop looks for alarms once a second: one for this second may have to wait for the next
+                    due = max(alarm.at - EPOCH, int(self.time) + 1)
                     for other in self.members:
                         if other.inbox == member.inbox:
-                            self.at(alarm.at - EPOCH, partial(self.step_soon, other))
-
-    def _kms_put(self, name: str, value: bytes) -> None:
-        """Note what the KMS now holds: K for each answering device and each message, K_x for each key id."""
-        if ":agreement:" in name:
-            agreement = self.codec.decode(Key(name, Agreement), value)
-            for run in agreement.runs:
-                deposits = (run.deposit,) if run.deposit is not None else ()
-                for made in (*run.forks, *deposits):
-                    if made.key is not None:
-                        granted = Granted(
-                            call=name.partition(":agreement:")[2],
-                            n=run.n,
-                            callee=run.callee,
-                            caller_key=run.caller_key,
-                            callee_key=made.callee_key if isinstance(made, Fork) else None,
-                            key=made.key,
-                            at=made.granted,
-                            not_after=made.not_after,
-                        )
-                        if granted not in self.grants:
-                            self.grants.append(granted)
-        elif ":subscriber:" in name:
-            subscriber = self.codec.decode(Key(name, Subscriber), value)
-            self.forger.keys[subscriber.key_id] = subscriber.key
-            host = next((device.host for device in self.devices if device.impi == subscriber.impi), "")
-            self.hosts_of_keys[subscriber.key_id] = host
-
-    def _ue_put(self, host: str, name: str, value: bytes) -> None:
-        """Note which K a UE host now holds."""
-        key: Secret | None = None
-        if ":call:" in name:
-            key = self.codec.decode(Key(name, UeCall), value).key
-        elif ":collecting:" in name:
-            key = self.codec.decode(Key(name, Collecting), value).key
-        if key is not None:
-            self.held.setdefault(key, set()).add(host)
+                            self.at(due, partial(self.step_soon, other))
 
     def _transmit(self, record: Outbound) -> None:
         """One record on the network. Raises NoSuchTopic."""
@@ -417,8 +445,12 @@ class World:
             return
         if self.tamper is not None:
             record = self.tamper(record)
-        self.forger.sees(record)
-        self.splicer.sees(record)
+        if self.faults.forge:
+            self.forger.sees(record)
+        if self.faults.splice:
+            self.splicer.sees(record)
+        if self.faults.insider:
+            self.insider.sees(record, self.observer.keys)
         if not self.in_trouble:
             self.at(self.time + HOP_S, lambda: self.broker.append(record))
             return
@@ -426,6 +458,10 @@ class World:
             forged = self.forger.forge(record, self.now())
             if forged is not None:
                 self.at(self.time + HOP_S / 4, lambda: self.broker.append(forged))
+        if self._chance.random() < self.faults.insider:
+            tried = self.insider.tries(record, self.now())
+            if tried is not None:
+                self.at(self.time + tried[0], partial(self.broker.append, tried[1]))
         if self._chance.random() < self.faults.splice:
             spliced = self.splicer.splice()
             if spliced is not None:

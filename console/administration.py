@@ -13,20 +13,20 @@ from typer import Argument, Option
 
 from chaos.lab import draw_town
 from console import logs
-from console.known_keys import known_keys, outcome_of
+from console.known_keys import KnownKey, StoredKey, key_book, outcome_of
 from console.lag import inbox_lags, lines
 from console.mistakes import Mistake
 from console.outside import clock, random
 from console.roles import keyed_codec
 from console.settings import SETTINGS_FILE, Settings, read_settings
 from console.showing import as_json as json_of
-from console.showing import line, printable, utc
+from console.showing import line, printable
 from protocol.names import KeyId
 from protocol.profile import HARDENED
 from storage import key_file
 from storage.provisioning import Provisioned, provision_network
 from storage.redis_store import RedisStore
-from storage.users_file import Device, UsersBroken, read_users, write_users
+from storage.users_file import Device, UsersBroken, read_users, ue_hosts, write_users
 from topics.catalogue import SHARED, catalogue
 from topics.kafka_admin import create_topics, list_topics
 from topics.kafka_admin import tail as tail_topics
@@ -59,7 +59,7 @@ def create(
 ) -> None:
     """Create the topics of the catalogue and an inbox for each UE host. Those that exist stay as they are."""
     settings = operator_settings()
-    hosts = [*(host or ()), *(device.host for device in (read_users(users) if users else ()))]
+    hosts = [*(host or ()), *(ue_hosts(read_users(users)) if users else ())]
     topics = catalogue(list(dict.fromkeys(hosts)))
     created = asyncio.run(create_topics(settings.kafka_settings, topics, replication=settings.replication))
     for topic in topics:
@@ -143,7 +143,8 @@ def promote() -> None:
 
 @keys_app.command("revoke")
 def revoke(key_id: Annotated[str, Argument(help="As `otway keys list` and the audit name it.")]) -> None:
-    """Have the KMS refuse a key id from now on. What was granted under it stays until it ends.
+    """Have the KMS refuse a key id from now on. Messages left under it can no longer be heard; the key of a
+    call that it was granted for stays until it ends.
 
     Exit code 0: it is revoked, now or since long. 1: the KMS has no such key id, or has not answered.
     """
@@ -164,23 +165,26 @@ def revoke(key_id: Annotated[str, Argument(help="As `otway keys list` and the au
 
 
 @keys_app.command("list")
-def list_keys(*, as_json: Json = False) -> None:
-    """The key ids that were attached, used in a grant or revoked, by the audit. No keys: those stay inside.
+def list_keys(
+    *,
+    stored: Annotated[
+        bool,
+        Option("--stored", help="The keys of messages that were left: whose, until when, how often fetched."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The key ids that were attached, used in a grant or revoked, by the audit: what each is for and until
+    when, and whose it is. No keys: those stay inside.
 
     A pre-shared key is here once it was used.
     """
-    found = asyncio.run(known_keys(operator_settings().kafka_settings, clock()))
-    for known in found:
-        until = None if known.not_after is None else utc(known.not_after)
-        if as_json:
-            typer.echo(msgspec.json.encode({**msgspec.structs.asdict(known), "not_after": until}))
-        else:
-            typer.echo(
-                f"{known.key_id:40} {known.state:8} until {until or '-':20} {known.grants:>6} grants  "
-                f"{known.impi or '-'}  {', '.join(known.identities) or '-'}"
-            )
-    if not found and not as_json:
-        typer.echo("none: nobody has attached or been granted a key")
+    book = asyncio.run(key_book(operator_settings().kafka_settings))
+    rows: list[StoredKey | KnownKey] = [*(book.stored(clock()) if stored else book.keys(clock()))]
+    for row in rows:
+        typer.echo(msgspec.json.encode(row.told()) if as_json else row.line())
+    if not rows and not as_json:
+        nothing = "no message was left" if stored else "nobody has attached or been granted a key"
+        typer.echo(f"none: {nothing}")
 
 
 def provision(

@@ -19,7 +19,7 @@ from console.mistakes import Mistake
 from console.outside import clock, random
 from console.settings import read_settings
 from protocol.profile import HARDENED
-from storage.users_file import read_users
+from storage.users_file import read_users, ue_hosts
 
 cluster_app = typer.Typer(help="What compose.yaml runs once before the agents.", no_args_is_help=True)
 
@@ -71,7 +71,7 @@ def setup(
         inside=inside,
         outside=settings.kafka_settings,
         directory=directory,
-        ue_hosts=list(dict.fromkeys(device.host for device in devices)),
+        ue_hosts=ue_hosts(devices),
         replication=settings.replication,
     )
 

@@ -22,14 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from chaos.lab import DOMAIN, draw_crowd, draw_town
+from chaos.lab import DOMAIN, draw_crowd, draw_mailbox, draw_town
 from console.certificates import Authority
 from console.settings import SETTINGS_FILE
+from protocol.names import Owner
 from protocol.sealing import Random
 from protocol.secret import Secret
 from storage import key_file
 from storage.access import STORE_USERS, access_list
-from storage.users_file import Device, read_users, write_directory, write_users
+from storage.users_file import Device, read_users, ue_hosts, write_directory, write_users
 from topics.access import principals, ue_principal
 
 _KAFKA_UID: Final = 1000
@@ -79,7 +80,7 @@ class _Maker:
     def make(self) -> None:
         """In the order in which one needs the other."""
         devices = self._users()
-        hosts = list(dict.fromkeys(device.host for device in devices))
+        hosts = ue_hosts(devices)
         everybody = principals(hosts)
         passwords = {who: self._password(who) for who in dict.fromkeys((*everybody, *STORE_USERS))}
         for who in everybody:
@@ -92,6 +93,8 @@ class _Maker:
             own = tuple(device for device in devices if device.host == host)
             path = f"{ue_principal(host)}/users.toml"
             self._write(path, write_users(own).encode(), _OTWAY_UID)
+        mailboxes = tuple(device for device in devices if device.owner is Owner.MAILBOX)
+        self._write("voicemail/users.toml", write_users(mailboxes).encode(), _OTWAY_UID)
         self._write("operator/directory.toml", write_directory(devices).encode(), None)
         self._write("operator/settings.env", self._operators_settings().encode(), None)
 
@@ -116,6 +119,7 @@ class _Maker:
         wanted = (
             *draw_town(self._wish.users, self._random),
             *draw_crowd(self._wish.crowd, CROWD_HOST, self._random),
+            draw_mailbox(self._random),
         )
         impis = {device.impi for device in known}
         new = tuple(device for device in wanted if device.impi not in impis)

@@ -21,17 +21,31 @@ from topics.messages import (
     Bye,
     ByeOk,
     Cancelled,
+    Collected,
+    CollectedOk,
     Decline,
+    Deposit,
+    DepositResponse,
+    Fetch,
+    FetchResponse,
     Invite,
     KeyRequest,
     KeyResponse,
+    Mailbox,
+    MailboxOk,
+    MailboxRefusal,
+    MailboxSays,
     Message,
     Ok,
     Refusal,
     Registered,
+    Retrieve,
     Ringing,
     Settled,
     SettledOk,
+    Stored,
+    Trying,
+    Waiting,
     ZnRequest,
     ZnResponse,
 )
@@ -42,6 +56,10 @@ _NAMES: Final[dict[type, str]] = {
     KeyRequest: "REQUEST",
     KeyResponse: "RESPONSE",
     Ok: "200 OK",
+    DepositResponse: "DEPOSITED",
+    MailboxOk: "200 OK",
+    FetchResponse: "FETCHED",
+    CollectedOk: "DELETED",
     BootstrapChallenge: "CHALLENGE",
     BootstrapAnswer: "RESPONSE",
     BootstrapDone: "B-TID",
@@ -90,12 +108,20 @@ class Ladder:
 def sender_of(receiver: str, message: Message, *, caller: str, callee: str) -> str:
     """Who sent a message of a call that was found in an inbox; caller, callee: their hosts' names."""
     match message:
-        case KeyResponse() | Refusal() | SettledOk():
+        case KeyResponse() | SettledOk() | FetchResponse() | DepositResponse() | Refusal():
             return "kms"
+        case Waiting() | MailboxSays() | Stored() | CollectedOk() | MailboxRefusal() | Deposit():
+            return "voicemail"
+        case Retrieve() | Collected() | Mailbox() | Fetch() | KeyRequest():
+            return message.sender.host
         case _ if receiver not in {"cscf", "kms"}:
             return "cscf"
-        case KeyRequest() | Ringing() | Ok() | Decline() | Cancelled():
-            return callee
+        case MailboxOk() | Bye(by=Role.MAILBOX) | ByeOk(by=Role.MAILBOX) | Decline(sender=None):
+            return "voicemail"
+        case Trying():
+            return message.sender.host
+        case Ringing() | Ok() | Decline() | Cancelled():
+            return callee if message.sender is None else message.sender.host
         case Bye() | ByeOk():
             return caller if message.by is Role.CALLER else callee
         case _:
@@ -123,12 +149,30 @@ def note_of(message: Message) -> str:
             return "confirm_a"
         case Settled():
             return "sealed: F, Na"
+        case Deposit():
+            return "token_a token_v"
+        case DepositResponse():
+            return "grant_m receipt_v"
+        case MailboxOk():
+            return f"grant_m, answered by {message.mailbox}"
+        case Fetch():
+            return "token_f"
+        case FetchResponse():
+            return "grant_f"
+        case Waiting():
+            return f"{message.packets} packets"
+        case Stored():
+            return f"part {message.part}: {len(message.packets)} packets"
+        case Collected():
+            return "proof of K"
+        case ByeOk() if message.kept is not None:
+            return f"{message.kept} packets kept"
         case Refusal():
             return f"{message.code}, {'sealed' if message.sealed else 'not sealed: a hint'}"
         case Decline():
             return message.reason
         case Bye():
-            return "proof of K"
+            return "proof of K" if message.proof else (message.reason or "")
         case BootstrapChallenge():
             return "RAND AUTN"
         case BootstrapAnswer():

@@ -14,10 +14,10 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from agents.bsf import Bsf
-from agents.cscf import Cscf
+from agents.cscf import Cscf, CscfSettings
 from agents.custodian import Custodian
 from agents.decision import Agent
-from agents.kms import Kms
+from agents.kms import Kms, KmsSettings
 from agents.runtime import Loop
 from chaos.lab import draw_codec
 from console.operations import operated, telling
@@ -43,13 +43,21 @@ class Served:
 
     inbox: Topic
     group: Party
-    make: Callable[[Profile], Agent]
+    make: Callable[[Settings, Profile], Agent]
+
+
+def _cscf(settings: Settings, _: Profile) -> Cscf:
+    return Cscf(CscfSettings(mailbox=settings.mailbox))
+
+
+def _kms(settings: Settings, profile: Profile) -> Kms:
+    return Kms(profile, KmsSettings(deferred_days_max=settings.deferred_days_max))
 
 
 NETWORK: Final[dict[str, tuple[Served, ...]]] = {
-    "kms": (Served(KMS, Party.KMS, Kms), Served(ORDERS, Party.CUSTODIAN, lambda _: Custodian())),
-    "bsf": (Served(BSF, Party.BSF, lambda _: Bsf()),),
-    "cscf": (Served(CSCF, Party.CSCF, lambda _: Cscf()),),
+    "kms": (Served(KMS, Party.KMS, _kms), Served(ORDERS, Party.CUSTODIAN, lambda *_: Custodian())),
+    "bsf": (Served(BSF, Party.BSF, lambda *_: Bsf()),),
+    "cscf": (Served(CSCF, Party.CSCF, _cscf),),
 }
 """What a process of each role runs; each agent has its own bus, store and vitals."""
 
@@ -83,7 +91,7 @@ async def run_network(
         watched = Watched(served.group)
         bus = KafkaBus(settings.kafka_settings, served.group, served.inbox.name)
         store = RedisStore(settings.redis_settings)
-        agent = served.make(profile)
+        agent = served.make(settings, profile)
         loop = Loop(agent, bus, store, codec, clock=clock, random=random, vitals=watched.vitals)
         agents.append(_Running(watched, bus, loop))
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Coroutine
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import structlog
@@ -17,6 +18,7 @@ from console import logs
 from console.outside import clock, random
 from console.roles import run_network
 from console.settings import Settings, read_settings
+from console.voicemail import read_mailbox, run_voicemail
 from protocol.profile import Profile
 
 T = TypeVar("T")
@@ -56,6 +58,17 @@ def _add(role: str, what: str) -> None:
     def command(*, lab: Lab = False) -> None:
         settings, profile = settings_to_run(lab=lab)
         served(run_network(role, settings, profile, clock=clock, random=random))
+
+
+@run_app.command()
+def voicemail(
+    *,
+    users: Annotated[Path, Option(help="A users file with the mailbox and its key.")] = Path("users.toml"),
+    lab: Lab = False,
+) -> None:
+    """The mailbox, which keeps messages that it cannot read."""
+    settings, _ = settings_to_run(lab=lab)
+    served(run_voicemail(read_mailbox(users), settings, clock=clock, random=random))
 
 
 for each, described in _ROLES.items():

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
+from msgspec import Meta
 
+from protocol.limits import KEEP_S_MAX
 from protocol.profile import PROFILES, Profile, admit
 from protocol.secret import Secret
 from storage.redis_store import RedisSettings
@@ -48,6 +50,10 @@ class Settings:
     """Who lives on which UE host: a users file, with or without keys; `otway call` looks people up in it."""
     profile: Literal["hardened", "literal"] = "hardened"
     """literal: the ten steps as first written; for the lab, with --lab."""
+    deferred_days_max: Annotated[int, Meta(ge=0, le=KEEP_S_MAX // 86_400)] = 7
+    """For so many days the KMS keeps the key of a message that was left, or less; 0: none may be left."""
+    mailbox: str = ""
+    """The mailbox (its public identity) that call control hands calls to which nobody takes; empty: none."""
     replication: int = 1
     """On how many brokers `otway topics create` keeps each topic."""
     session_timeout_s: float = 6.0

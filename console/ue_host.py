@@ -29,8 +29,10 @@ from protocol.names import Suite
 from protocol.profile import Profile
 from protocol.sealing import Random
 from protocol.transport import MediaAddress
+from storage.handset_memory import HandsetMemory
 from storage.memory import MemoryStore
 from storage.provisioning import provision_handsets
+from storage.store import Store
 from storage.users_file import Device
 from topics.access import ue_group
 from topics.bus import Bus
@@ -53,6 +55,8 @@ class UeHostSettings:
     srtp_suites: tuple[SrtpSuite, ...] = tuple(SrtpSuite)
     answer_after_s: int | None = 0
     """Seconds of ringing before a handset answers by itself; None: it declines."""
+    memory: Path | None = None
+    """A file for what its handsets must not forget when it restarts; None: they forget it."""
 
 
 class UeHost:
@@ -87,10 +91,11 @@ class UeHost:
         return self._loop
 
     async def start(self) -> None:
-        """Bind the lines and switch the handsets on. Raises OSError."""
+        """Bind the lines and switch the handsets on. Raises OSError, HandsetMemoryBroken."""
         settings = self._settings
+        store = await self._remember()
         self.lines = await self._engine.start()
-        await provision_handsets(self.store, self.codec, settings.devices, self._clock(), self._random)
+        await provision_handsets(store, self.codec, settings.devices, self._clock(), self._random)
         ue_settings = UeSettings(
             host=settings.host,
             lines=self.lines,
@@ -101,7 +106,7 @@ class UeHost:
         self._loop = Loop(
             Ue(settings.profile, ue_settings),
             self._bus,
-            self.store,
+            store,
             self.codec,
             clock=self._clock,
             random=self._random,
@@ -110,6 +115,14 @@ class UeHost:
         )
         for device in settings.devices:
             self._loop.tell(HandsetAlarm(device.impi))
+
+    async def _remember(self) -> Store:
+        """The store of this host's agent, with what its handsets had not to forget."""
+        if self._settings.memory is None:
+            return self.store
+        memory = HandsetMemory(self.store, self._settings.memory)
+        await memory.load()
+        return memory
 
     async def stop(self) -> None:
         """Close all media."""

@@ -1,10 +1,10 @@
 """The media engine of a host: UDP sockets, the 20 ms beat, and the clock that ends a key's use.
 
-    agent  -> engine   OpenMedia, CloseMedia
-    engine -> agent    MediaClosed, MediaSilent
+    agent  -> engine   OpenMedia, CloseMedia               OpenStored, TakeStored, CloseStored
+    engine -> agent    MediaClosed, MediaSilent            StoredHeard
 
 A line is one UDP socket, bound before any call, so that its address can be told in an offer. It carries one
-session at a time.
+session at a time. A message out of a mailbox needs none: it is heard as fast as it comes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,23 @@ from typing import Final
 
 import numpy as np
 
-from media.leg import CloseMedia, Leg, MediaClosed, MediaEvent, MediaInstruction, MediaSilent, OpenMedia
+from media.leg import (
+    CloseMedia,
+    CloseStored,
+    Leg,
+    MediaClosed,
+    MediaEvent,
+    MediaInstruction,
+    MediaSilent,
+    OpenMedia,
+    OpenStored,
+    StoredHeard,
+    TakeStored,
+)
 from media.line import Line, SocketAddress
 from media.pcm import PACKET_S, SAMPLE_HZ, Pcm
 from media.session import Session
+from media.stored import StoredMedia
 from protocol.description import Flow
 from protocol.sealing import Random
 from protocol.transport import MediaAddress, Statistics
@@ -28,7 +41,7 @@ Source = Callable[[Leg], Pcm]
 """Gives what to play into a leg. Called on the event loop: it has the sound at hand, and reads no file."""
 
 Sink = Callable[[Leg, Pcm], None]
-"""Takes what was heard on a leg when its session closes. Called on the event loop."""
+"""Takes what was heard on a leg when its session closes, live or stored. Called on the event loop."""
 
 _RESOLVE_AGAIN_S: Final = 1.0
 _STALLED_S: Final = 1.0  # who is further behind was stopped, and does not send all of it at once
@@ -75,6 +88,15 @@ class _Running:
     task: asyncio.Task[None] | None = None
 
 
+@dataclass(slots=True)
+class _Stored:
+    """A message that is being heard."""
+
+    leg: Leg
+    media: StoredMedia
+    not_after: float
+
+
 class Engine:
     """Carries out what the agents of one host decide about media.
 
@@ -97,6 +119,7 @@ class Engine:
         self._on_event = on_event
         self._lines: list[Line] = []
         self._running: dict[str, _Running] = {}
+        self._stored: dict[str, _Stored] = {}
 
     async def start(self) -> tuple[MediaAddress, ...]:
         """Bind the lines. Returns the address of each, as peers are to be told. Raises OSError."""
@@ -115,7 +138,8 @@ class Engine:
         )
 
     def carry_out(self, instruction: MediaInstruction) -> None:
-        """Open or close a session; one that is open already, or not open, is left alone.
+        """Open or close a session, or take packets of a stored one; one that is open already, or not open, is
+        left alone. A call and a message may have the same name.
 
         Raises LineBusy if another session has the line, IndexError if there is no such line, KeyError for a
         codec that is not in CODECS.
@@ -127,6 +151,16 @@ class Engine:
             case CloseMedia(session):
                 if session in self._running:
                     self._close(self._running[session], expired=False)
+            case OpenStored(leg):
+                if leg.session not in self._stored:
+                    self._open_stored(leg)
+            case TakeStored(session, packets):
+                if session in self._stored:
+                    self._take_stored(self._stored[session], packets)
+            case CloseStored(session):
+                self._close_stored(session)
+            case _:
+                raise AssertionError(f"for a recorder: {instruction}")
 
     def statistics(self) -> dict[str, Statistics]:
         """Of each open session so far, by its name."""
@@ -139,6 +173,7 @@ class Engine:
             self._close(running, expired=False)
         if tasks:
             await asyncio.wait(tasks)
+        self._stored.clear()
         while self._lines:
             await self._lines.pop().close()
 
@@ -149,8 +184,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         now = loop.time()
         sound = np.zeros(0, np.int16) if leg.flow is Flow.RECVONLY else self._source(leg)
-        kept = int(self._settings.heard_s_max * SAMPLE_HZ) if self._sink else 0
-        session = Session(leg, self._random, sound, now=now, heard_samples_max=kept)
+        session = Session(leg, self._random, sound, now=now, heard_samples_max=self._heard_samples_max)
         running = _Running(leg, line, session, opened=now, not_after=now + leg.lifetime_s)
         line.session, line.not_after = session, running.not_after
         self._running[leg.session] = running
@@ -169,6 +203,31 @@ class Engine:
         self._on_event(MediaClosed(running.leg.session, running.session.statistics(), expired))
         if self._sink is not None:
             self._sink(running.leg, running.session.heard())
+
+    def _open_stored(self, leg: Leg) -> None:
+        media = StoredMedia(leg, heard_samples_max=self._heard_samples_max)
+        not_after = asyncio.get_running_loop().time() + leg.lifetime_s
+        self._stored[leg.session] = _Stored(leg, media, not_after)
+
+    def _take_stored(self, stored: _Stored, packets: tuple[bytes, ...]) -> None:
+        if asyncio.get_running_loop().time() < stored.not_after:  # OR-28
+            for packet in packets:
+                stored.media.take(packet)
+
+    def _close_stored(self, session: str) -> None:
+        """Raises what the sink raises, when all else is done."""
+        stored = self._stored.pop(session, None)
+        if stored is None:
+            self._on_event(StoredHeard(session, packets=0, refused=0, whole=False))
+            return
+        media = stored.media
+        self._on_event(StoredHeard(session, media.authentic, media.refused, media.whole))
+        if self._sink is not None:
+            self._sink(stored.leg, media.heard())
+
+    @property
+    def _heard_samples_max(self) -> int:
+        return int(self._settings.heard_s_max * SAMPLE_HZ) if self._sink else 0
 
     async def _run(self, running: _Running) -> None:
         """Until the key's lifetime ends; CloseMedia cancels it."""
@@ -203,6 +262,8 @@ class Engine:
             due = now if now > due + _STALLED_S else due + PACKET_S
 
     def _tell_silence(self, running: _Running) -> None:
+        if running.leg.to_mailbox:  # which never says anything
+            return
         heard_at = running.session.heard_at
         since = running.opened if heard_at is None else heard_at
         if asyncio.get_running_loop().time() - since > self._settings.silence_s and not running.told_silent:

@@ -1,22 +1,29 @@
-"""One UDP socket of an engine, and the session that it carries at the time."""
+"""One UDP socket of an engine or a recorder, and the session that it carries at the time."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, Protocol
 
-from media.session import Session
 from protocol.transport import MediaAddress
 
 SocketAddress = tuple[Any, ...]  # as the socket module has it; its parts differ between IPv4 and IPv6
+
+
+class Taking(Protocol):
+    """What a line carries."""
+
+    def take(self, datagram: bytes, now: float) -> None:
+        """A datagram from anybody has come. now: on the event loop's clock."""
+        ...
 
 
 class Line(asyncio.DatagramProtocol):
     """Datagrams go to the session until its key's lifetime ends; without a session they are dropped."""
 
     def __init__(self) -> None:
-        self.session: Session | None = None
+        self.session: Taking | None = None
         self.not_after = 0.0  # on the event loop's clock
         self._loop = asyncio.get_running_loop()
         self._closed = asyncio.Event()

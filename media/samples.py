@@ -32,6 +32,11 @@ def tone(hertz: float, seconds: float) -> Pcm:
     return (_LEVEL * np.sin(2 * np.pi * hertz * time)).astype(np.int16)
 
 
+def mailbox_tone() -> Pcm:
+    """What a caller hears when a mailbox takes her call, made at her own end: 0.4 s."""
+    return tone(1000, 0.4)
+
+
 def _melody(notes: tuple[tuple[int, int], ...]) -> Pcm:
     return np.concatenate([_note(440 * 2 ** (semitones / 12), eighths) for semitones, eighths in notes])
 

@@ -11,6 +11,7 @@ from media.leg import Leg
 from media.outgoing import OutgoingStream
 from media.pcm import PACKET_SAMPLES, SILENCE, Pcm
 from media.rtcp import Bye, round_trip_s
+from media.samples import mailbox_tone
 from protocol.description import Flow
 from protocol.sealing import Random
 from protocol.transport import Statistics
@@ -84,8 +85,9 @@ class Session:
         return self._outgoing.report(self._incoming.blocks(now), now - self._origin, bye=True)
 
     def heard(self) -> Pcm:
-        """What was played here, from the first authentic packet on."""
-        return np.concatenate(self._heard) if self._heard else np.zeros(0, np.int16)
+        """What was played here, from the first authentic packet on; before it a tone, if to a mailbox."""
+        tone = mailbox_tone() if self._leg.to_mailbox else np.zeros(0, np.int16)
+        return np.concatenate([tone, *self._heard])[: self._heard_samples_max]
 
     def statistics(self) -> Statistics:
         """So far."""

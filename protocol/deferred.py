@@ -138,19 +138,22 @@ def seal_fetch(holder: Holder, run: Run, token: FetchToken, *, random: Random) -
     return up(holder.key, run.suite, Role.CALLEE).seal("token-f", context, enc_body(token), random)
 
 
-def open_fetch(holder: Holder, run: Run, sealed: bytes, now: int) -> FetchToken:
-    """The body of token_f, compared with the clear values. Raises Refused(OR-05), (OR-07) or (OR-09)."""
+def open_fetch(holder: Holder, run: Run, sealed: bytes) -> FetchToken:
+    """The body of token_f under the device's up key. Raises Refused(OR-05)."""
     context = (*run.clear, holder.key_id)
     try:
         body = up(holder.key, run.suite, Role.CALLEE).unseal("token-f", context, sealed)
-        token = dec_body(body, FetchToken)
+        return dec_body(body, FetchToken)
     except (SealBroken, BodyMalformed):  # OR-05
         raise Refused(Check.OR_05) from None
+
+
+def compare_fetch(run: Run, token: FetchToken, now: int) -> None:
+    """What token_f says against the clear values. Raises Refused(OR-07) or (OR-09)."""
     if (token.call, token.n, token.caller, token.callee) != run.clear:  # OR-07
         raise Refused(Check.OR_07)
     if not now - TOKEN_AGE_S <= token.time <= now + SKEW_S:  # OR-09
         raise Refused(Check.OR_09, RefusalCode.STALE)
-    return token
 
 
 def seal_fetch_grant(holder: Holder, run: Run, grant: FetchGrant, *, token_f: bytes, random: Random) -> bytes:

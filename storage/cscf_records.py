@@ -1,6 +1,8 @@
-"""What call control remembers: where devices are, and which two ends a call has. No secrets: it has none."""
+"""What call control remembers: where devices are, and which way each call goes. No secrets: it has none."""
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 from protocol.sharding import call_key
 from storage.records import Key, Record, key_of
@@ -27,15 +29,55 @@ class Registration(Record, frozen=True, kw_only=True):
         return key_of(Registration, ROLE, "registration", identity)
 
 
-class Route(Record, frozen=True, kw_only=True):
-    """The two ends of a call, each a UE host and a device, and how the call stands."""
+class BranchState(StrEnum):
+    """How one of the callee's devices stands."""
 
-    caller: tuple[str, str]
-    callee: tuple[str, str] | None  # None: nobody was registered
-    answered: bool = False
-    declined: str | None = None  # the reason, once call control itself has given the call up
+    INVITED = "invited"  # nothing was heard of it
+    RINGING = "ringing"
+    ANSWERED = "answered"  # its 200 OK has passed
+    CANCELLING = "cancelling"  # CANCEL sent
+    OVER = "over"  # it has declined, or said that it stopped
+
+
+class Branch(Record, frozen=True, kw_only=True):
+    """One device that the call went to."""
+
+    host: str
+    device: str
+    state: BranchState = BranchState.INVITED
+    fork: bytes | None = None  # F, as its last 200 OK had it
+    declined: str = ""  # the reason that it gave
+
+
+class RouteState(StrEnum):
+    """How a call stands, as call control sees it."""
+
+    CALLING = "calling"  # the callee's devices ring
+    TAKEN = "taken"  # the caller's ACK has named a device
+    DIVERTED = "diverted"  # the mailbox has the INVITE
+    LEAVING = "leaving"  # the mailbox has answered
+    DECLINED = "declined"  # the caller was told that the call will not come up
+    CANCELLED = "cancelled"  # the caller has said so
+
+
+class Route(Record, frozen=True, kw_only=True):
+    """One call: where its caller is, and where it has gone."""
+
+    caller: str  # ID-A
+    callee: str  # ID-B
+    call: bytes
+    contact: tuple[str, str]  # the caller's UE host and device
+    branches: tuple[Branch, ...]  # as they were registered when the call began
+    state: RouteState = RouteState.CALLING
+    answer_by: int  # when this state has lasted too long; see NoAnswer
+    ring_until: int  # how long answer_by may be put off by devices that ring
+    winner: bytes | None = None  # F of the device whose answer the caller has taken
+    declined: str = ""  # why
+    diverted: str = ""  # why; empty: the mailbox knows nothing of this call
+    invite: bytes = b""  # as it came, for the mailbox; empty where there is none
+    cancels: int = 0  # how often CANCEL was repeated to who does not answer it
 
     @staticmethod
     def key_for(caller: str, call: bytes) -> Key[Route]:
         """Found by ID-A and C."""
-        return key_of(Route, ROLE, "route", call_key(caller, call))
+        return key_of(Route, ROLE, "call", call_key(caller, call))

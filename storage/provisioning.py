@@ -1,6 +1,7 @@
 """What the network and the handsets know before anything has happened: the records of a users file.
 
-KMS  what it is (K_F, K_zn, NAF_Id); pre-shared keys          BSF  K_zn, subscriptions (K, OPc, SQN)
+KMS  what it is (K_F, K_zn, NAF_Id); pre-shared keys of handsets and mailboxes
+BSF  K_zn, subscriptions (K, OPc, SQN)
 UE   its USIM, or its pre-shared key
 """
 
@@ -151,6 +152,7 @@ def _subscribers(devices: Iterable[Device], now: int) -> list[tuple[Key[Any], Re
                 identities=(device.identity,),
                 not_before=now - SKEW_S,
                 not_after=FOREVER,
+                owner=device.owner,
             )
             found.append((Subscriber.key_for(device.psk_id), subscriber))
     return found

@@ -1,4 +1,7 @@
-"""What a handset remembers, in its host's memory: it dies with the host, as a handset's does."""
+"""What a handset remembers, in its host's memory: it dies with the host, as a handset's does.
+
+An Inbox outlives it where the host has a file for it: storage/handset_memory.py.
+"""
 
 from __future__ import annotations
 
@@ -203,22 +206,23 @@ class Collecting(Record, frozen=True, kw_only=True):
     state: CollectingState
     run: Run  # the suite is this device's own
     message: WaitingMessage | None  # None: one that this device has left, to be taken back
-    own_key_id: str
-    own_key: Secret
-    token: bytes  # token_f
-    nonce: bytes  # Nb
-    request: bytes
+    request: bytes  # of the wish
     play: bool  # to be heard; else only deleted
     keep: bool
     started: int
     repeat_at: int
     give_up_at: int
     repeats: int = 0
+    own_key_id: str = ""  # and what follows from it: none where nothing is to be fetched
+    own_key: Secret | None = None
+    token: bytes = b""  # token_f
+    nonce: bytes = b""  # Nb
     key: Secret | None = None  # K
     proof: Secret | None = None
     left_at: int = 0  # as the KMS says
     until: int = 0
     part: int = 0  # the next one that is awaited
+    asked: int = 0  # the one from which on the mailbox was asked last
 
     @staticmethod
     def key_for(session: str) -> Key[Collecting]:

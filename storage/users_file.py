@@ -8,12 +8,19 @@ identity = "sip:alice@ims.example"
   k = "..."                           # a USIM: K and OPc, 16 octets in hexadecimal
   opc = "..."
   # or a pre-shared key of 32 octets: psk = "...", known to the KMS as psk:<impi>
+
+[[user]]
+identity = "sip:voicemail@ims.example"
+  [[user.device]]
+  impi = "voicemail@ims.example"
+  kind = "mailbox"                    # a network function: no UE host serves it, and its key is pre-shared
+  psk = "..."
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +28,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from protocol.names import PSK_OCTETS, Host, Identity, Impi
+from protocol.names import PSK_OCTETS, Host, Identity, Impi, Owner
 from protocol.secret import Secret
 
 Hex16 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{32}\Z")]
@@ -34,7 +41,8 @@ class UsersBroken(Exception):  # noqa: N818
 
 class _Device(msgspec.Struct, forbid_unknown_fields=True):
     impi: Impi
-    host: Host
+    kind: Owner = Owner.UE
+    host: Host | None = None
     k: Hex16 | None = None
     opc: Hex16 | None = None
     psk: Hex32 | None = None
@@ -51,14 +59,15 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One handset: a USIM (k and opc), or a pre-shared key."""
+    """One handset: a USIM (k and opc), or a pre-shared key. A mailbox: a pre-shared key."""
 
     impi: str
     identity: str
-    host: str
+    host: str  # "" for a mailbox
     k: Secret | None = None
     opc: Secret | None = None
     psk: Secret | None = None
+    owner: Owner = Owner.UE
 
     @property
     def psk_id(self) -> str:
@@ -93,6 +102,11 @@ def read_directory(path: Path) -> tuple[Device, ...]:
     return devices
 
 
+def ue_hosts(devices: Iterable[Device]) -> list[str]:
+    """The hosts that serve these devices, each once."""
+    return list(dict.fromkeys(device.host for device in devices if device.owner is Owner.UE))
+
+
 def _devices(path: Path, users: list[_User]) -> Iterator[Device]:
     for user in users:
         for device in user.device:
@@ -101,13 +115,18 @@ def _devices(path: Path, users: list[_User]) -> Iterator[Device]:
             keyless = device.k is None and device.opc is None and device.psk is None
             if not usim and not shared and not keyless:
                 raise UsersBroken(f"{path}: {device.impi} needs either k and opc, or psk")
+            if device.kind is Owner.MAILBOX and (usim or device.host is not None):
+                raise UsersBroken(f"{path}: {device.impi} is a mailbox: it has a psk, and no host, k or opc")
+            if device.kind is Owner.UE and device.host is None:
+                raise UsersBroken(f"{path}: {device.impi} needs a host, the UE host that serves it")
             yield Device(
                 impi=device.impi,
                 identity=user.identity,
-                host=device.host,
+                host=device.host or "",
                 k=_secret(device.k),
                 opc=_secret(device.opc),
                 psk=_secret(device.psk),
+                owner=device.kind,
             )
 
 
@@ -119,7 +138,8 @@ def write_users(devices: tuple[Device, ...]) -> str:
         for device in devices:
             if device.identity != identity:
                 continue
-            lines += ["  [[user.device]]", f'  impi = "{device.impi}"', f'  host = "{device.host}"']
+            where = f'host = "{device.host}"' if device.owner is Owner.UE else f'kind = "{device.owner}"'
+            lines += ["  [[user.device]]", f'  impi = "{device.impi}"', f"  {where}"]
             secrets = {"k": device.k, "opc": device.opc, "psk": device.psk}
             lines += [f'  {name} = "{key.reveal().hex()}"' for name, key in secrets.items() if key]
         lines.append("")
@@ -127,8 +147,14 @@ def write_users(devices: tuple[Device, ...]) -> str:
 
 
 def write_directory(devices: tuple[Device, ...]) -> str:
-    """The same without keys: who lives where, for whoever makes calls."""
-    return write_users(tuple(Device(device.impi, device.identity, device.host) for device in devices))
+    """The same without keys and mailboxes: who lives where, for whoever makes calls."""
+    return write_users(
+        tuple(
+            Device(device.impi, device.identity, device.host)
+            for device in devices
+            if device.owner is Owner.UE
+        )
+    )
 
 
 def draw_device(

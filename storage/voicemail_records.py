@@ -10,19 +10,19 @@ from enum import StrEnum
 
 from protocol.names import Run
 from protocol.sharding import call_key
+from protocol.transport import MediaAddress
 from storage.records import Key, Record, key_of
 
 ROLE = "voicemail"
 
 
 class Held(Record, frozen=True, kw_only=True):
-    """One message in a mailbox, for its limits and for whoever asks what is there."""
+    """One message in a mailbox, for its limits."""
 
     caller: str
     call: bytes
     octets: int
-    not_after: int
-    left: bool = False  # closed: the callee is told of it
+    not_after: int  # it counts until then
 
 
 class Reachable(Record, frozen=True, kw_only=True):
@@ -38,6 +38,7 @@ class MailboxOf(Record, frozen=True, kw_only=True):
 
     held: tuple[Held, ...] = ()
     devices: tuple[Reachable, ...] = ()
+    asked: tuple[int, int] = (0, 0)  # a second, and the requests of devices in it
 
     @staticmethod
     def key_for(callee: str) -> Key[MailboxOf]:
@@ -45,14 +46,40 @@ class MailboxOf(Record, frozen=True, kw_only=True):
         return key_of(MailboxOf, ROLE, "mailbox", callee)
 
 
+class Announcement(Record, frozen=True, kw_only=True):
+    """What MESSAGE WAITING says of one message."""
+
+    caller: str
+    caller_key: str
+    call: bytes
+    mailbox: str
+    offer: bytes
+    answer: bytes
+    packets: int
+    parts: int
+    left_at: int
+    not_after: int
+
+
+class Announcements(Record, frozen=True, kw_only=True):
+    """The messages that wait for one user, the oldest first."""
+
+    waiting: tuple[Announcement, ...] = ()
+
+    @staticmethod
+    def key_for(callee: str) -> Key[Announcements]:
+        """Found by ID-B."""
+        return key_of(Announcements, ROLE, "announcements", callee)
+
+
 class MessageState(StrEnum):
     """How a message stands; agents/voicemail.py says what may come in each."""
 
     ASKING = "asking"  # DEPOSIT sent
     RECORDING = "recording"  # 200 OK sent, packets may come
-    CLOSING = "closing"  # the caller hung up, the last packets are awaited
+    CLOSING = "closing"  # no more is taken, the last packets are awaited
     LEFT = "left"
-    ENDED = "ended"  # nothing was left: answers repeats until it is forgotten
+    ENDED = "ended"  # nothing is there (any more): answers repeats until it is forgotten
 
 
 class StoredMessage(Record, frozen=True, kw_only=True):
@@ -66,23 +93,24 @@ class StoredMessage(Record, frozen=True, kw_only=True):
     nonce: bytes  # Nv
     offer: bytes
     answer: bytes
-    diverted: str  # why
+    diverted: str  # why the INVITE came here
     started: int
-    repeat_at: int
-    give_up_at: int
+    repeat_at: int | None  # when to repeat what is not answered; None: nothing is to be repeated
+    give_up_at: int  # when to look at this state again, since it has lasted long
     repeats: int = 0
-    reason: str = ""  # why it ended, or why the mailbox takes no more of it
+    declined: str = ""  # the reason of the DECLINE that ended it
+    farewell: str = ""  # the reason of this end's BYE, until the caller's comes
+    hung_up: bool = False  # the caller's BYE has come
     grant_m: bytes = b""
     proof_hash: bytes = b""
     not_after: int = 0
     instance: str = ""  # which process records it
-    line: int = 0
+    media: MediaAddress | None = None  # on which of its lines
+    opened: int = 0
     parts: int = 0
     packets: int = 0
     octets: int = 0
-    streams: tuple[tuple[int, int], ...] = ()  # SSRC and first sequence number, as they first came
     last_at: int = 0  # when the last packets came
-    retrieved: tuple[int, int] = (0, 0)  # a second, and the requests in it
 
     @staticmethod
     def key_for(caller: str, callee: str, call: bytes) -> Key[StoredMessage]:

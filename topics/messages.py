@@ -231,6 +231,12 @@ class Invite(OfRun, tag="invite", frozen=True, kw_only=True):
     diverted: DeclineReason | None = None
 
 
+class Trying(OfRun, tag="trying", frozen=True, kw_only=True):
+    """B -> CSCF, for a repeated INVITE: the device waits for the KMS. No mailbox need be asked yet."""
+
+    sender: Contact
+
+
 class Ringing(OfRun, tag="ringing", frozen=True, kw_only=True):
     """B -> CSCF -> A: the KMS has granted K, the user is called."""
 
@@ -654,6 +660,7 @@ Message = (
     | Register
     | Registered
     | Invite
+    | Trying
     | Ringing
     | KeyRequest
     | KeyResponse

@@ -27,6 +27,7 @@ from topics.messages import DeclineReason
 
 DEVICE = "alice-1@ims.example"
 ABOUT: dict[str, Any] = {"call": CALL, "run": 0, "caller": ALICE, "callee": BOB}
+MAILBOX = "sip:voicemail@ims.example"
 SESSION = session_of(DEVICE, ALICE, CALL)
 AT = MediaAddress("127.0.0.1", 9)
 INPUTS: list[Any] = [
@@ -56,13 +57,24 @@ INPUTS: list[Any] = [
         to=DEVICE,
         **ABOUT,
     ),
+    messages.MailboxOk(
+        mailbox=MAILBOX,
+        answer=OFFER,
+        grant_m=bytes(40),
+        media=AT,
+        diverted=DeclineReason.NO_ANSWER,
+        to=DEVICE,
+        **ABOUT,
+    ),
     messages.Ack(fork=bytes(8), confirm_a=bytes(32), to=DEVICE, **ABOUT),
     messages.SettledOk(to=DEVICE, **ABOUT),
     messages.Decline(reason=DeclineReason.BUSY, to=DEVICE, **ABOUT),
     messages.Cancel(to=DEVICE, **ABOUT),
     messages.Cancelled(to=DEVICE, **ABOUT),
     messages.Bye(fork=bytes(8), by=Role.CALLEE, proof=bytes(32), to=DEVICE, **ABOUT),
-    messages.ByeOk(by=Role.CALLEE, to=DEVICE, **ABOUT),
+    messages.Bye(fork=None, by=Role.MAILBOX, proof=None, reason="too-long", to=DEVICE, **ABOUT),
+    messages.ByeOk(fork=bytes(8), by=Role.CALLEE, to=DEVICE, **ABOUT),
+    messages.ByeOk(fork=None, by=Role.MAILBOX, kept=7, to=DEVICE, **ABOUT),
 ]
 
 
@@ -93,7 +105,8 @@ def stage(role: Role, state: CallState) -> Stage:
         token_a=bytes(40),
         grant_a=bytes(40),
         nonce_b=bytes(16),
-        fork=bytes(8),
+        fork=b"" if state is CallState.LEAVING else bytes(8),
+        mailbox=MAILBOX if state is CallState.LEAVING else "",
         key=key,
         lifetime_s=100,
         peer_media=AT,
@@ -121,6 +134,13 @@ def test_or_26_what_the_table_does_not_name_changes_nothing(
     decision = stage(role, state).give(message)
     if type(message) not in EXPECTED[role, state]:
         assert decision == NOTHING
+
+
+def test_what_is_a_mailboxs_ends_no_call_between_two_devices() -> None:
+    for message in INPUTS:
+        if getattr(message, "by", None) is Role.MAILBOX:
+            for state in (CallState.UP, CallState.HANGING_UP, CallState.ENDED):
+                assert stage(Role.CALLER, state).give(message) == NOTHING
 
 
 def test_a_message_of_another_run_changes_nothing() -> None:

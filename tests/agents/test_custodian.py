@@ -1,4 +1,5 @@
-"""The custodian: a key id that an operator has revoked is good for nothing from then on."""
+"""The custodian: a key id that an operator has revoked is good for nothing from then on; and how long the KMS
+remembers key ids."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ from agents.custodian import Custodian
 from agents.decision import Decision
 from agents.kms import audit_send
 from protocol.checks import Check, RefusalCode
-from protocol.limits import SEEN_S
+from protocol.limits import KEEP_S_MAX, SEEN_S
 from storage.kms_records import Rate, Subscriber
 from storage.provisioning import FOREVER
-from tests.agents.scene import NOW, Stage, Town, expect, granted
+from tests.agents.scene import KEEP_S, NOW, Stage, Town, deposited, expect, fetched, granted
+from tests.agents.test_bootstrap_checks import asked_for, handed_over
 from topics.catalogue import ORDERS, Party
 from topics.codec import decode, encode
 from topics.messages import Attach, Attached, AttachRefusal, Audit, AuditEvent, Contact, Revoke
@@ -68,6 +70,27 @@ def test_or_02_a_revoked_key_id_is_not_attached(town: Town, custodian: Stage) ->
     assert [put.key for put in decision.puts] == [Rate.key_for("host bob")], "it is counted, nothing more"
 
 
+def test_or_02_a_message_of_a_revoked_key_id_is_heard_no_more(town: Town, custodian: Stage) -> None:
+    """Also when the key id itself has ended since."""
+    deposited(town.give(town.deposit()))
+    town.change("psk:alice", not_after=NOW + 10)
+    town.change("psk:bob", not_after=NOW + KEEP_S)
+    later = NOW + KEEP_S - 1
+    fetched(town.give(town.fetch(time=later), later))
+    noted(custodian.give(Revoke(key_id="psk:alice", order=ORDER), later))
+    expect(town.give(town.fetch(time=later), later), Check.OR_02, RefusalCode.DENIED, sealed=True)
+
+
+def test_or_02_a_key_id_that_is_over_is_not_attached(town: Town) -> None:
+    """It is remembered for what was left under it, and serves nobody."""
+    town.change("psk:bob", not_after=NOW)
+    [told] = asked_for(town, "psk:bob")
+    assert isinstance(told, Attached)
+    [told] = asked_for(town, "psk:bob", NOW + 1)
+    assert isinstance(told, AttachRefusal)
+    assert told.code is RefusalCode.EXPIRED_KEY
+
+
 def test_or_02_an_unknown_key_id_is_told_to_the_audit(town: Town, custodian: Stage) -> None:
     decision = custodian.give(Revoke(key_id="psk:nobody", order=ORDER))
     audit = noted(decision)
@@ -98,9 +121,11 @@ def test_each_order_has_its_own_answer(custodian: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("not_after", "expires"), [(NOW + 100, NOW + 100 + SEEN_S), (FOREVER, None)], ids=["bootstrapped", "psk"]
+    ("not_after", "expires"),
+    [(NOW + 100, NOW + 100 + KEEP_S_MAX + SEEN_S), (FOREVER, None)],
+    ids=["bootstrapped", "psk"],
 )
-def test_what_is_revoked_is_remembered_as_long_as_the_key(
+def test_what_is_revoked_is_remembered_as_long_as_a_message_that_was_left_under_it(
     town: Town, custodian: Stage, not_after: int, expires: int | None
 ) -> None:
     town.change("psk:bob", not_after=not_after)
@@ -109,6 +134,14 @@ def test_what_is_revoked_is_remembered_as_long_as_the_key(
     assert put.key == Subscriber.key_for("psk:bob")
     assert put.record == msgspec.structs.replace(before, revoked=True), "and nothing else of it has changed"
     assert put.expires == expires
+
+
+def test_what_was_attached_is_remembered_as_long_as_a_message_that_was_left_under_it(town: Town) -> None:
+    [request] = asked_for(town, "b@bsf")
+    puts = handed_over(town, request, not_after=NOW + 100).puts
+    assert [put.expires for put in puts if put.key == Subscriber.key_for("b@bsf")] == [
+        NOW + 100 + KEEP_S_MAX + SEEN_S
+    ]
 
 
 def test_where_orders_come_in_and_outcomes_go(custodian: Stage) -> None:

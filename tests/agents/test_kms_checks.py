@@ -7,15 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from agents.alarms import KeysEnd
+from agents.decision import Decision
 from agents.kms import KmsSettings
 from protocol.checks import Check, RefusalCode, Refused
-from protocol.limits import FORKS_MAX, LIFE_S, RING_S, SKEW_S, TOKEN_AGE_S
+from protocol.limits import FORKS_MAX, LIFE_S, RING_S, SEEN_S, SKEW_S, TOKEN_AGE_S
 from protocol.literal import Literal
 from protocol.names import Role, Suite
+from protocol.secret import Secret
 from storage.kms_records import Site
 from tests.agents.scene import (
     ALICE,
     BOB,
+    CALL,
     EVE,
     NOW,
     OFFER,
@@ -415,6 +419,100 @@ def test_or_17_the_first_one_counts(town: Town) -> None:
 def test_or_17_nothing_to_settle(town: Town) -> None:
     refusal, audit = refused(town.give(town.settled(town.request(), bytes(8))))
     assert (audit.check, refusal.code) == (Check.OR_17, RefusalCode.NOT_FOUND)
+
+
+def test_or_17_too_late_brings_no_key_back(town: Town) -> None:
+    """Whether the alarm has been there or not."""
+    for alarm in (False, True):
+        town = Town()
+        request = town.request()
+        fork = granted(town.give(request)).fork
+        if alarm:
+            town.give(KeysEnd(ALICE, CALL), NOW + RING_S + 1)
+        decision = town.give(town.settled(request, fork), NOW + RING_S + 1)
+        assert [type(send.message) for send in decision.sends] == [SettledOk], "she need not repeat it"
+        assert keys_of(town) == [None]
+        expect(town.give(request, NOW + RING_S + 1), Check.OR_10, RefusalCode.EXPIRED, sealed=True)
+
+
+# The end of keys
+
+
+def keys_of(town: Town) -> list[Secret | None]:
+    agreement = town.agreement()
+    assert agreement is not None
+    return [fork.key for fork in agreement.runs[0].forks]
+
+
+def woken(decision: Decision) -> int:
+    """When the KMS wants to look at this call's keys again."""
+    [wake] = decision.wakes
+    assert (wake.alarm, wake.shard_by) == (KeysEnd(ALICE, CALL), f"{ALICE}/{CALL.hex()}")
+    assert wake.at is not None
+    return wake.at
+
+
+def test_the_alarm_destroys_what_nobody_has_settled_for_and_then_the_record(town: Town) -> None:
+    assert woken(town.give(town.request())) == NOW + RING_S + 1
+    assert woken(town.give(KeysEnd(ALICE, CALL), NOW + RING_S)) == NOW + RING_S + 1, "it is too early"
+    assert None not in keys_of(town)
+    assert woken(town.give(KeysEnd(ALICE, CALL), NOW + RING_S + 1)) == NOW + SEEN_S + SKEW_S
+    assert keys_of(town) == [None]
+    town.give(KeysEnd(ALICE, CALL), NOW + SEEN_S + SKEW_S - 1)
+    assert keys_of(town) == [None]
+    assert town.give(KeysEnd(ALICE, CALL), NOW + SEEN_S + SKEW_S).wakes == ()
+    assert town.agreement() is None
+
+
+def test_the_alarm_destroys_the_winners_key_at_its_end(town: Town) -> None:
+    request = town.request()
+    fork = granted(town.give(request)).fork
+    granted(town.give(town.request(token_a=request.token_a, callee_key="psk:bob2")))
+    assert woken(town.give(town.settled(request, fork))) == NOW + LIFE_S + 1
+    assert woken(town.give(KeysEnd(ALICE, CALL), NOW + LIFE_S)) == NOW + LIFE_S + 1
+    assert [key is None for key in keys_of(town)] == [False, True]
+    town.give(KeysEnd(ALICE, CALL), NOW + LIFE_S + 1)
+    assert town.agreement() is None, "its last grant is long past"
+
+
+def test_a_key_that_ends_early_is_destroyed_early(town: Town) -> None:
+    town.change("psk:bob", not_after=NOW + 20)
+    request = town.request()
+    decision = town.give(request)
+    assert woken(decision) == NOW + 21
+    assert woken(town.give(town.settled(request, granted(decision).fork))) == NOW + 21
+    assert woken(town.give(KeysEnd(ALICE, CALL), NOW + 21)) == NOW + SEEN_S + SKEW_S
+    assert keys_of(town) == [None]
+
+
+def test_a_record_is_remembered_from_its_last_grant(town: Town) -> None:
+    request = town.request()
+    granted(town.give(request))
+    granted(town.give(town.request(token_a=request.token_a, callee_key="psk:bob2"), NOW + 90))
+    assert woken(town.give(KeysEnd(ALICE, CALL), NOW + 90 + RING_S + 1)) == NOW + 90 + SEEN_S + SKEW_S
+    assert keys_of(town) == [None, None]
+
+
+def test_a_record_is_remembered_as_long_as_the_last_token_of_its_run(town: Town) -> None:
+    """A record that went before would let a second K be made."""
+    run = town.run()
+    request = town.request(run, body_a=town.body(run, time=NOW + SKEW_S))
+    granted(town.give(request))
+    accepted_until = NOW + SKEW_S + TOKEN_AGE_S
+    for now in (NOW + RING_S + 1, accepted_until):
+        town.give(KeysEnd(ALICE, CALL), now)
+    later = town.request(run, token_a=request.token_a, body_b=town.body(run, time=accepted_until))
+    expect(town.give(later, accepted_until), Check.OR_10, RefusalCode.REPLAY, sealed=True)
+
+
+def test_a_store_sweeps_no_key_before_its_end(town: Town) -> None:
+    request = town.request()
+    decision = town.give(request)
+    settled = town.give(town.settled(request, granted(decision).fork))
+    expires = [
+        put.expires for each in (decision, settled) for put in each.puts if ":agreement:" in put.key.name
+    ]
+    assert expires == [NOW + SEEN_S + SKEW_S, NOW + LIFE_S + 1]
 
 
 # Refusals

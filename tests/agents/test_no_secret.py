@@ -14,7 +14,8 @@ import pytest
 import structlog
 
 from chaos.eavesdropping import RECORDS, secrets_in
-from chaos.simulator import Faults, World
+from chaos.faults import Faults
+from chaos.simulator import World
 from protocol.secret import Secret
 from storage.key_file import KeyFileBroken
 from storage.memory import MemoryStore
@@ -55,7 +56,7 @@ def test_nothing_that_leaves_an_agent_holds_a_secret(seed: int, log: io.StringIO
     stores = [world.network, *(world.member(device.host).store for device in world.devices)]
     records = [record for store in stores for record in opened(store, world.codec)]
     secrets = {secret for record in records for secret in secrets_in(record)}
-    secrets |= {grant.key for grant in world.grants} | set(world.forger.keys.values())
+    secrets |= {grant.key for grant in world.grants} | set(world.observer.keys.values())
     secrets |= {key for device in world.devices for key in (device.k, device.opc, device.psk) if key}
     assert len(secrets) >= 10
 

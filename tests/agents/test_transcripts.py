@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from agents.kms import Kms, KmsSettings
-from chaos.simulator import Cast, Faults, World
+from chaos.faults import Cast, Faults
+from chaos.simulator import World
 from protocol.limits import RING_S, TOKEN_AGE_S
 from protocol.names import Suite
 from protocol.profile import HARDENED, LITERAL, Profile
@@ -43,7 +44,7 @@ def world(
         return Outbound(record.topic, record.partition, record.key, encode(changed), record.headers)
 
     names = ("alice", "bob")
-    made = World(1, Faults(), cast, names=names, answer_after_s=answer_after_s, tamper=tamper)
+    made = World(1, Faults(), cast, names=names, answer_after_s=answer_after_s, mailbox=False, tamper=tamper)
     made.at(5.0, lambda: made.dial("alice", callee))
     if hang_up_at is not None:
         made.at(hang_up_at, lambda: made.hang_up("alice"))

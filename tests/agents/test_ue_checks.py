@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from chaos.faults import Faults
 from chaos.invariants import calls_of, violations
-from chaos.simulator import Faults, World
+from chaos.simulator import World
 from chaos.wiretap import flip_a_bit
 from protocol.checks import Check, RefusalCode
 from protocol.description import Description, Flow
@@ -105,7 +106,7 @@ def regrant(world: World, message: Message, who: Role, **changes: Any) -> Messag
     caller = who is Role.CALLER
     key_id, token = (request.caller_key, request.token_a) if caller else (request.callee_key, request.token_b)
     name, label = ("grant_a", "grant-a") if caller else ("grant_b", "grant-b")
-    channel = down(world.forger.keys[key_id], run.suite, who)
+    channel = down(world.observer.keys[key_id], run.suite, who)
     context = (*run.clear, key_id, digest(token))
     body = dec_body(channel.unseal(label, context, getattr(message, name)), Grant)
     wrong = msgspec.structs.replace(body, **changes)
@@ -350,7 +351,7 @@ def reattach(world: World, message: Message, **changes: Any) -> Message:
         now=world.now(),
         not_after=world.now() + 1000,
     )
-    key = world.forger.keys[message.btid]
+    key = world.observer.keys[message.btid]
     sealed = seal_attachment(key, msgspec.structs.replace(body, **changes), world.random)
     return msgspec.structs.replace(message, sealed=sealed)
 

@@ -17,6 +17,8 @@ from protocol.names import Role, Run
 from protocol.profile import HARDENED, Profile
 from topics.messages import (
     Audit,
+    Bye,
+    ByeOk,
     Decline,
     Invite,
     KeyRequest,
@@ -54,12 +56,15 @@ class Transcript:
         self._profile = profile
         self._names = _Names()
         self._requests: dict[tuple[bytes, str], KeyRequest] = {}
+        self._answering: dict[bytes | None, str] = {}  # F -> the host of its device
 
     def lines(self) -> Iterator[str]:
         """One line for each message; the last one says who holds what."""
         for when, record, message in self._world.messages():
             if isinstance(message, KeyRequest):
                 self._requests[message.call, message.sender.device] = message
+            if isinstance(message, KeyResponse):
+                self._answering[message.fork] = host(message.to)
             if not isinstance(message, SHOWN) or getattr(message, "call", None) is None:
                 continue
             receiver = record.topic.removeprefix("ims.").removeprefix("ue.")
@@ -70,6 +75,8 @@ class Transcript:
             elif isinstance(message, OfRun):
                 caller, callee = message.caller[4:].partition("@")[0], message.callee[4:].partition("@")[0]
                 sender = sender_of(receiver, message, caller=caller, callee=callee)
+                if sender == callee and isinstance(message, Bye | ByeOk):
+                    sender = self._answering.get(message.fork, callee)
                 said = f"{sender:5} -> {receiver:5} {name_of(message):10}"
                 yield f"{when:8.3f}  {said} {self._said(message, EPOCH + int(when))}".rstrip()
         yield self._held()
@@ -105,7 +112,7 @@ class Transcript:
     def _token(self, role: Role, message: Any, sealed: bytes, binds: bytes | None) -> str:
         name = "token_a" if role is Role.CALLER else "token_b"
         key_id = message.caller_key if role is Role.CALLER else message.callee_key
-        holder = Holder(role, key_id, self._world.forger.keys[key_id])
+        holder = Holder(role, key_id, self._world.observer.keys[key_id])
         run: Run = run_of(message, message.suite)
         try:
             token = self._profile.open_token(holder, run, sealed, binds=binds)
@@ -121,7 +128,7 @@ class Transcript:
         name = "grant_a" if caller else "grant_b"
         key_id = request.caller_key if caller else request.callee_key
         token, binds = (request.token_a, None) if caller else (request.token_b, request.token_a)
-        holder = Holder(role, key_id, self._world.forger.keys[key_id])
+        holder = Holder(role, key_id, self._world.observer.keys[key_id])
         try:
             nonce = self._profile.open_token(holder, run, token, binds=binds).nonce
             grant = self._profile.open_grant(
@@ -157,4 +164,5 @@ class Transcript:
 
 
 def host(device: str) -> str:
-    return device.partition("-")[0]
+    user, _, number = device.partition("@")[0].rpartition("-")
+    return user if number == "1" else f"{user}-{number}"

@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chaos.tampering import Part
-from console.demo import CallDemo, DemoSettings, Outcome, account
+from console.demo_call import CallDemo, DemoSettings, Outcome, account
 from media.likeness import likeness
 from media.samples import callee_sample, caller_sample, tone
 from media.wav import read_sound, write_wav
@@ -46,7 +47,7 @@ def demo(settings: DemoSettings) -> tuple[Outcome, list[str]]:
 
 
 def test_a_newcomer_runs_it(tmp_path: Path) -> None:
-    ran = otway("demo", "--out", "kept", cwd=tmp_path)
+    ran = otway("demo", "call", "--out", "kept", cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     for said in ("INVITE", "token_a token_b", "200 OK", "who can decrypt", "is up after", "it made K"):
         assert said in ran.stdout
@@ -73,6 +74,36 @@ def test_a_newcomer_runs_it(tmp_path: Path) -> None:
     assert (kept / "ladder.txt").read_text() in ran.stdout + "\n"
 
 
+def access_in(outcome: dict[str, Any]) -> dict[str, set[bool]]:
+    """Which parties could decrypt all voices, none, or some."""
+    return {each["party"]: set(each["voices"].values()) for each in outcome["access"]}
+
+
+def test_all_scenarios_in_turn(tmp_path: Path) -> None:
+    ran = otway("demo", "--out", "kept", "--json", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    call, fork, voicemail = (json.loads(line) for line in ran.stdout.splitlines())
+    outsiders = {"bsf": {False}, "cscf": {False}, "wiretap": {False}}
+    assert access_in(call) == {"alice": {True}, "bob": {True}, "kms": {True}, **outsiders}
+
+    [loser] = fork["lost"]
+    assert {loser, fork["answered_by"]} == {"bob", "bob-2"}
+    insiders = {"alice": {True}, fork["answered_by"]: {True}, "kms": {True}}
+    assert access_in(fork) == {**insiders, loser: {False}, **outsiders}
+    assert fork["keys_differ"]
+    assert fork["kms_still_holds"] == {loser: False, fork["answered_by"]: True}
+    assert min(fork["heard"].values()) > 0.9
+
+    insiders = {"alice": {True}, "bob-2": {True}, "kms": {True}}
+    assert access_in(voicemail) == {**insiders, "voicemail": {False}, **outsiders}
+    assert voicemail["whole"]
+    assert voicemail["collected"]
+    assert voicemail["left_in_the_mailbox"] == 0
+    kept = tmp_path / "kept"
+    assert likeness(read_sound(kept / "voicemail" / "voicemail-heard.wav"), caller_sample()) > 0.9
+    assert {path.name for path in kept.iterdir()} == {"call", "fork", "voicemail"}
+
+
 @pytest.mark.parametrize(
     ("suite", "srtp"),
     [
@@ -87,7 +118,7 @@ def test_suites(suite: Suite, srtp: SrtpSuite) -> None:
 
 
 def test_the_literal_profile_is_for_the_lab(tmp_path: Path) -> None:
-    refused = otway("demo", "--profile", "literal", cwd=tmp_path)
+    refused = otway("demo", "call", "--profile", "literal", cwd=tmp_path)
     assert refused.returncode == 1
     assert "--lab" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -130,7 +161,7 @@ def test_exit_code_of_a_tampered_call(tmp_path: Path) -> None:
 
 def test_ones_own_speech(tmp_path: Path) -> None:
     write_wav(tmp_path / "mine.wav", tone(777, 1.0))
-    ran = otway("demo", "--wav", "mine.wav", "--out", ".", cwd=tmp_path)
+    ran = otway("demo", "call", "--wav", "mine.wav", "--out", ".", cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert likeness(read_sound(tmp_path / "bob-heard.wav"), tone(777, 1.0)) > 0.9
 
@@ -139,8 +170,9 @@ def test_ones_own_speech(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (("demo", "--wav", "nothing.wav"), "nothing.wav"),
-        (("demo", "fork"), "call"),
-        (("demo", "--tamper", "nonsense"), "token_a"),
+        (("demo", "nonsense"), "voicemail"),
+        (("demo", "fork", "--tamper", "token_a"), "otway demo call"),
+        (("demo", "call", "--tamper", "nonsense"), "token_a"),
         (("nonsense",), "nonsense"),
         (("sim", "--seeds", "0"), "seeds"),
     ],
@@ -159,6 +191,8 @@ def test_every_command_has_help(tmp_path: Path) -> None:
         ("demo",),
         ("run",),
         ("call",),
+        ("mailbox",),
+        ("run", "voicemail"),
         ("doctor",),
         ("sim",),
         ("provision",),

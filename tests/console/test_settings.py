@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from console.roles import NETWORK
 from console.settings import Settings, SettingsBroken, read_settings
+from protocol.checks import Check, RefusalCode
+from protocol.profile import HARDENED
 from protocol.secret import Secret
+from tests.agents.scene import NOW, Stage, Town, deposited, expect
 
 OTHERS = Settings(
     kafka="broker:9092",
@@ -18,6 +22,7 @@ OTHERS = Settings(
     key_file=Path("/run/secrets/keys.toml"),
     directory=Path("/run/secrets/directory.toml"),
     profile="literal",
+    deferred_days_max=30,
     replication=3,
     session_timeout_s=10.5,
     media_host="192.0.2.2",
@@ -44,12 +49,27 @@ def test_others_are_others() -> None:
     [
         ("OTWAY_LINES", "many", "OTWAY_LINES: Expected `int`"),
         ("OTWAY_LOG", "xml", "OTWAY_LOG: Invalid enum value"),
+        ("OTWAY_DEFERRED_DAYS_MAX", "31", "OTWAY_DEFERRED_DAYS_MAX: Expected `int` <= 30"),
+        ("OTWAY_DEFERRED_DAYS_MAX", "-1", "OTWAY_DEFERRED_DAYS_MAX: Expected `int` >= 0"),
         ("OTWAY_KAKFA", "broker:9092", "OTWAY_KAKFA: no such setting"),
     ],
 )
 def test_a_wrong_one_is_named(variable: str, value: str, told: str) -> None:
     with pytest.raises(SettingsBroken, match=told):
         read_settings({"HOME": "/root", variable: value})
+
+
+@pytest.mark.parametrize("days", [0, 1, 2])
+def test_or_14_a_kms_keeps_messages_as_long_as_its_operator_wants(days: int) -> None:
+    town = Town()
+    kms = Stage(NETWORK["kms"][0].make(Settings(deferred_days_max=days), HARDENED))
+    kms.records = town.records
+    deposit = town.deposit()
+    decision = kms.give(deposit)
+    if days == 0:
+        expect(decision, Check.OR_14, RefusalCode.NOT_PERMITTED, sealed=True)
+    else:
+        assert town.left(deposit, deposited(decision))[0].not_after == NOW + days * 86_400
 
 
 def test_a_file_says_what_the_environment_leaves_open(tmp_path: Path) -> None:

@@ -297,6 +297,7 @@ async def test_or_02_a_key_id_is_listed_once_used_and_revoked_by_order(network: 
         "impi": None,
         "identities": [BOB],
         "not_after": None,
+        "owner": "ue",
         "grants": 1,
         "state": "live",
     }

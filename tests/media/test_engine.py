@@ -11,10 +11,24 @@ import numpy as np
 import pytest
 
 from media.engine import Engine, EngineSettings, LineBusy
-from media.leg import CloseMedia, Leg, MediaAddress, MediaClosed, MediaEvent, MediaSilent, OpenMedia
+from media.leg import (
+    CloseMedia,
+    CloseStored,
+    Leg,
+    MediaAddress,
+    MediaClosed,
+    MediaEvent,
+    MediaSilent,
+    OpenMedia,
+    OpenStored,
+    StoredHeard,
+    TakeStored,
+)
 from media.likeness import likeness
-from media.pcm import Pcm
-from media.samples import callee_sample, caller_sample
+from media.pcm import PACKET_S, Pcm
+from media.samples import callee_sample, caller_sample, mailbox_tone
+from media.session import Session
+from protocol.description import Flow
 from protocol.sealing import Random
 
 
@@ -106,3 +120,79 @@ async def test_a_port_that_is_taken(draw: Random) -> None:
         phone = Phone(np.zeros(0, np.int16), draw, port=taken.getsockname()[1])
         with pytest.raises(OSError, match="in use"):
             await phone.engine.start()
+
+
+def packets_of(alice: Leg, draw: Random, ticks: int = 100) -> tuple[bytes, ...]:
+    """What alice leaves in a mailbox."""
+    session = Session(alice, draw, caller_sample(), now=0.0, heard_samples_max=0)
+    said = [packet for tick in range(ticks) for packet in session.tick(tick * PACKET_S)]
+    return (*said, session.close(ticks * PACKET_S))
+
+
+async def test_a_stored_message_is_heard_at_once(alice: Leg, bob: Leg, draw: Random) -> None:
+    """No line and no socket; the agent is told before the sink, in parts or in one."""
+    told: list[MediaEvent] = []
+    heard: list[tuple[Leg, Pcm]] = []
+    engine = Engine(
+        EngineSettings(lines=0),
+        random=draw,
+        source=lambda _: caller_sample(),
+        on_event=told.append,
+        sink=lambda leg, pcm: heard.append((leg, pcm)),
+    )
+    packets = packets_of(alice, draw)
+    engine.carry_out(OpenStored(bob))
+    engine.carry_out(TakeStored(bob.session, packets[:40]))
+    engine.carry_out(OpenStored(bob))  # a repeat is left alone
+    engine.carry_out(TakeStored("another", packets[40:]))
+    engine.carry_out(TakeStored(bob.session, packets[40:]))
+    assert not told
+    assert not heard
+    engine.carry_out(CloseStored(bob.session))
+    assert told == [StoredHeard(bob.session, packets=103, refused=0, whole=True)]
+    [(leg, pcm)] = heard
+    assert leg == bob
+    assert likeness(pcm, caller_sample()[: pcm.size]) > 0.98
+    engine.carry_out(CloseStored(bob.session))
+    assert told[1:] == [StoredHeard(bob.session, packets=0, refused=0, whole=False)]
+    assert len(heard) == 1
+    await engine.stop()
+
+
+async def test_or_28_a_stored_message_is_not_heard_after_its_keys_end(
+    alice: Leg, bob: Leg, draw: Random
+) -> None:
+    phone = Phone(caller_sample(), draw)
+    phone.engine.carry_out(OpenStored(msgspec.structs.replace(bob, lifetime_s=0)))
+    phone.engine.carry_out(TakeStored(bob.session, packets_of(alice, draw)))
+    phone.engine.carry_out(CloseStored(bob.session))
+    assert phone.events == [StoredHeard(bob.session, packets=0, refused=0, whole=False)]
+    assert phone.heard[0].size == 0
+
+
+async def test_a_message_may_have_the_name_of_a_call(
+    phones: tuple[Phone, Phone], alice: Leg, bob: Leg, draw: Random
+) -> None:
+    _, two = phones
+    two.engine.carry_out(OpenMedia(bob))
+    two.engine.carry_out(OpenStored(bob))
+    two.engine.carry_out(TakeStored(bob.session, packets_of(alice, draw)))
+    two.engine.carry_out(CloseStored(bob.session))
+    assert two.events == [StoredHeard(bob.session, packets=103, refused=0, whole=True)]
+    two.engine.carry_out(CloseMedia(bob.session))
+    assert two.closed().session == bob.session
+
+
+async def test_a_mailbox_says_nothing_and_that_is_no_silence(phones: tuple[Phone, Phone], alice: Leg) -> None:
+    """Beside it a call on the next line is told as silent, at the same time."""
+    one, two = phones
+    leg = msgspec.structs.replace(
+        alice, remote_address=two.lines[0], flow=Flow.SENDONLY, to_mailbox=True, session="left"
+    )
+    one.engine.carry_out(OpenMedia(leg))
+    one.engine.carry_out(OpenMedia(msgspec.structs.replace(alice, remote_address=two.lines[1], line=1)))
+    await one.until(lambda: bool(one.events))
+    assert one.events == [MediaSilent(alice.session)]
+    one.engine.carry_out(CloseMedia("left"))
+    [heard] = one.heard
+    assert np.array_equal(heard, mailbox_tone())
