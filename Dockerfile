@@ -28,7 +28,8 @@ RUN /opt/otway/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-bui
 
 # What all three have: a user without rights, and nothing that has to be written to.
 FROM ${PYTHON_IMAGE} AS bare
-RUN useradd --uid 10001 --create-home --home-dir /home/otway otway
+RUN useradd --uid 10001 --create-home --home-dir /home/otway otway \
+ && install -d -o otway -g otway /home/otway/memory
 ENV PATH=/opt/otway/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /home/otway
 STOPSIGNAL SIGTERM

@@ -39,7 +39,7 @@ from media.leg import CloseStored, OpenStored, StoredHeard, TakeStored
 from protocol.checks import RefusalCode, Refused
 from protocol.deferred import proof_of, seal_fetch
 from protocol.evidence import FetchToken, Holder
-from protocol.limits import SKEW_S
+from protocol.limits import SKEW_S, STORED_WINDOW
 from protocol.names import Role, Run
 from protocol.sealing import Random
 from protocol.secret import Secret
@@ -66,7 +66,6 @@ from topics.messages import (
     Stored,
 )
 
-WINDOW: Final = 8  # parts that a mailbox sends for one RETRIEVE
 _REPEAT_DOUBLINGS: Final = 3  # 2, 4, 8, 16, 16 ... seconds
 _LATER: Final = frozenset({RefusalCode.BUSY, RefusalCode.TOO_MANY})  # a repeat may be answered
 
@@ -243,7 +242,7 @@ def _retrieved(terms: Terms, retrieving: Collecting, stored: Stored, now: int) -
         return fail(retrieving, RefusalCode.EXPIRED, now)
     onward = msgspec.structs.replace(retrieving, part=retrieving.part + 1)
     taken = Decision(media=(TakeStored(onward.session, stored.packets),))
-    return taken + _await_part(terms, onward, now, ask=onward.part >= onward.asked + WINDOW)
+    return taken + _await_part(terms, onward, now, ask=onward.part >= onward.asked + STORED_WINDOW)
 
 
 def _await_part(terms: Terms, retrieving: Collecting, now: int, *, ask: bool) -> Decision:

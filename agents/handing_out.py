@@ -20,7 +20,7 @@ from agents.decision import NOTHING, Decision, Keys, Put, Records, Wake, to_devi
 from agents.stored_message import VoicemailSettings, end, named, own_session, put_mailbox, session_of
 from protocol.checks import RefusalCode, Refused
 from protocol.deferred import verify_proof
-from protocol.limits import FORKS_MAX
+from protocol.limits import FORKS_MAX, STORED_WINDOW
 from storage.voicemail_records import (
     Announcement,
     Announcements,
@@ -43,7 +43,6 @@ from topics.messages import (
     Waiting,
 )
 
-WINDOW: Final = 8  # parts for one RETRIEVE
 _FORGOTTEN_AT_ONCE: Final = 32  # parts; the rest a second later
 
 
@@ -131,7 +130,7 @@ def retrieve(
     if refused is not None:
         return counted + _refuse(request, refused)
     decision = counted
-    for part in range(request.part, request.part + WINDOW):
+    for part in range(request.part, request.part + STORED_WINDOW):
         stored = records.get(Part.key_for(request.caller, request.callee, request.call, part))
         if stored is not None:
             answer = Stored(part=part, packets=stored.packets, to=request.sender.device, **named(request))

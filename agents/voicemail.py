@@ -29,6 +29,7 @@ from agents.stored_message import (
     to_cscf,
 )
 from media.leg import Recorded, RecordingClosed
+from protocol.limits import STORED_WINDOW
 from protocol.names import Role
 from protocol.sealing import Random
 from storage.voicemail_records import (
@@ -99,7 +100,7 @@ class Voicemail:
             case Retrieve():
                 about = (message.caller, message.callee, message.call)
                 first = message.part
-                return (*_keys(*about), *handing_out.parts_of(*about, first, first + handing_out.WINDOW))
+                return (*_keys(*about), *handing_out.parts_of(*about, first, first + STORED_WINDOW))
             case Collected() | MessageAlarm():
                 about = (message.caller, message.callee, message.call)
                 return (*_keys(*about), Announcements.key_for(message.callee))

@@ -104,7 +104,7 @@ class Load:
         self._media = LoadMedia(self._told)
         self._bus = WatchedBus(kafka, settings.host, self._watch)
         self._handsets = Loop(
-            Ue(settings.profile, UeSettings(host=settings.host, lines=settings.lines)),
+            Ue(settings.profile, UeSettings(host=settings.host, lines=settings.lines, permits=())),
             self._bus,
             self._store,
             self._codec,

@@ -28,9 +28,10 @@ from media.pcm import SAMPLE_HZ
 from media.samples import callee_sample, caller_sample, tone
 from media.wav import SoundUnreadable, read_sound, write_wav
 from protocol.profile import HARDENED
+from storage.handset_memory import HandsetMemoryBroken
 from storage.users_file import Device, UsersBroken, read_directory, read_users
 
-MISTAKES: Final = (SoundUnreadable,)
+MISTAKES: Final = (HandsetMemoryBroken, SoundUnreadable)
 
 Json = Annotated[bool, Option("--json", help="Print the outcome as JSON and nothing else.")]
 Wav = Annotated[Path | None, Option(help="A sound file to say, up to 10 minutes.")]
@@ -52,6 +53,9 @@ def ue(
     wav: Wav = None,
     hertz: Annotated[float, Option(help="Say a tone of so many hertz instead.")] = 0.0,
     heard: Annotated[Path | None, Option(help="Keep what is heard in this directory.")] = None,
+    memory: Annotated[
+        Path | None, Option(help="A file for which messages were collected: not shown as new again.")
+    ] = None,
     answer_after: Annotated[int, Option(min=0, help="Seconds of ringing.")] = 0,
     decline: Annotated[bool, Option("--decline", help="Decline every call.")] = False,
     lab: Lab = False,
@@ -71,6 +75,7 @@ def ue(
             profile,
             sound=sound,
             heard=heard,
+            memory=memory,
             answer_after_s=None if decline else answer_after,
             clock=clock,
             random=random,

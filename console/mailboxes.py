@@ -47,6 +47,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     left_at: int | None  # as the mailbox says, until it is fetched; seconds since 1970 UTC
     kept_until: int | None
     packets: int | None
+    collected: bool  # by this device, though the mailbox still has it
 
     def line(self) -> str:
         """For a terminal."""
@@ -55,6 +56,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
         left = "" if self.left_at is None else f"  {utc(self.left_at)}"
         size = "" if self.packets is None else f"  {self.packets} packets"
         until = "" if self.kept_until is None else f"  until {utc(self.kept_until)}"
+        until += "  (collected)" if self.collected else ""
         return f"{self.message[:8]}  {who}{left}{size}{until}"
 
 
@@ -173,7 +175,10 @@ class Mailboxes:
 def _choose(listed: list[Listed], message: str | None, *, received: bool) -> Listed:
     """The one message that is meant. Raises Mistake."""
     there = [each for each in listed if each.direction is Direction.RECEIVED or not received]
-    found = [each for each in there if message is None or each.message.startswith(message.lower())]
+    if message is None:
+        found = [each for each in there if not each.collected]
+    else:
+        found = [each for each in there if each.message.startswith(message.lower())]
     if not found:
         raise Mistake("there is no message" if message is None else f"there is no message {message!r}")
     if message is not None and len(found) > 1:
@@ -191,6 +196,7 @@ def _listed(report: Report) -> Listed:
         left_at=report.left_at,
         kept_until=report.until,
         packets=report.packets,
+        collected=report.reason == "collected",
     )
 
 

@@ -140,13 +140,15 @@ async def run_ue_host(
     *,
     sound: Pcm,
     heard: Path | None,
+    memory: Path | None,
     answer_after_s: int | None,
     clock: Callable[[], int],
     random: Random,
 ) -> None:
     """The handsets of one host until SIGTERM or SIGINT. heard: a directory for a WAV file of each call.
+    memory: a file for what handsets remember when the host is started anew.
 
-    Raises OSError, SettingsBroken, BusUnavailable, BusRefused, GaveUp.
+    Raises OSError, SettingsBroken, HandsetMemoryBroken, BusUnavailable, BusRefused, GaveUp.
     """
     watched, instance = Watched(Party.UE), settings.instance or host
     bus = KafkaBus(settings.kafka_settings, ue_group(host), ue_inbox(host).name)
@@ -158,6 +160,7 @@ async def run_ue_host(
             engine=engine_settings(settings),
             profile=profile,
             answer_after_s=answer_after_s,
+            memory=memory,
         ),
         bus,
         clock=clock,

@@ -18,6 +18,7 @@ MESSAGE_OCTETS_MAX: Final = 16_384  # a record on the bus; the largest honest on
 SEAL_OCTETS_MAX: Final = 2_048  # one sealed part; the largest honest one, a grant of a full roster, fits
 STORED_PACKETS_MAX: Final = 64  # packets in one record of a mailbox: a second of 20 ms packets, and RTCP
 STORED_OCTETS_MAX: Final = 12_288  # of packets in one such record, so that it fits into a message
+STORED_WINDOW: Final = 8  # such records that a mailbox sends for one RETRIEVE
 PACKET_OCTETS_MAX: Final = 2_048  # one SRTP packet; what an Ethernet carries is below 1,500
 SOUND_PART_OCTETS: Final = 16_000  # one second of 16-bit samples at 8 kHz fits into a message
 SOUND_PARTS_MAX: Final = 600  # the longest sound: ten minutes

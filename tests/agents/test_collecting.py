@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agents.alarms import CollectAlarm
-from agents.collecting import EXPECTED, WINDOW
+from agents.collecting import EXPECTED
 from agents.decision import NOTHING
 from agents.ue_call import FORGET_S, GIVE_UP_S
 from media.leg import CloseStored, OpenMedia, OpenStored, TakeStored
@@ -21,6 +21,7 @@ from media.session import Session
 from media.stored import StoredMedia
 from protocol.checks import RefusalCode
 from protocol.description import Flow, SrtpSuite
+from protocol.limits import STORED_WINDOW
 from protocol.names import Suite
 from protocol.secret import Secret
 from storage.ue_records import (
@@ -332,7 +333,7 @@ def test_a_lost_part_is_asked_for_and_it_goes_on_from_there() -> None:
     for number in range(3, PARTS):
         messages = sent(bob.give(stored(number), now=NOW + 3))
         asked += [message.part for message in messages if isinstance(message, Retrieve)]
-    assert asked == [3 + WINDOW, 3 + 2 * WINDOW]
+    assert asked == [3 + STORED_WINDOW, 3 + 2 * STORED_WINDOW]
     assert bob.state is CollectingState.CLOSING
 
 
@@ -436,7 +437,9 @@ def answered(bob: Bob, message: Wire, now: int) -> list[Message]:
         case Fetch():
             return [bob.response(message, now)]
         case Retrieve():
-            return [stored(number) for number in range(message.part, min(message.part + WINDOW, PARTS))]
+            return [
+                stored(number) for number in range(message.part, min(message.part + STORED_WINDOW, PARTS))
+            ]
         case Collected(proof=proof) if proof == PROOF:
             return [collected_ok()]
         case _:

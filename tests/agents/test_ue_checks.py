@@ -247,6 +247,8 @@ def test_or_26_only_the_first_valid_response_counts() -> None:
     world = call_with(unchanged)
     before = call_of(world, "bob")
     response = next(r for _, r, m in world.messages() if isinstance(m, KeyResponse))
+    for _, record in world.transmitted:
+        world.forger.sees(record)
     forged = world.forger.forge(
         Outbound(response.topic, response.partition, response.key or b"", response.value), world.now()
     )
@@ -387,6 +389,10 @@ def test_or_26_attached_for_a_key_that_is_not_ours() -> None:
 
 
 def test_or_22_an_ack_for_another_fork() -> None:
-    world = call_with(change_field(Ack, "fork", zeros))
+    def change(_: World, message: Message) -> Message:
+        at_bob = isinstance(message, Ack) and message.to is not None
+        return msgspec.structs.replace(message, fork=bytes(8)) if at_bob else message
+
+    world = call_with(change)
     assert refusals(world) == {("bob", Check.OR_22)}
     assert state(world, "bob") is CallState.ANSWERED

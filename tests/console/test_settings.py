@@ -23,6 +23,7 @@ OTHERS = Settings(
     directory=Path("/run/secrets/directory.toml"),
     profile="literal",
     deferred_days_max=30,
+    mailbox="sip:mailbox@ims.example",
     replication=3,
     session_timeout_s=10.5,
     media_host="192.0.2.2",

@@ -43,6 +43,7 @@ def test_each_reads_by_its_own_group_only() -> None:
         ("kms", "custodian"),
         ("bsf", "bsf"),
         ("cscf", "cscf"),
+        ("voicemail", "voicemail"),
         ("ue-alice", "ue.alice"),
         ("ue-bob", "ue.bob"),
         ("operator", "*"),
