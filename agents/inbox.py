@@ -22,6 +22,7 @@ from storage.ue_records import Handset, Inbox, LeftMessage, Outbox, WaitingMessa
 from topics.catalogue import REPORTS, VOICEMAIL
 from topics.messages import Contact, ListMessages, Mailbox, MailboxSays, Report, ReportEvent, Waiting
 
+_LISTING: Final = frozenset({ReportEvent.WAITING, ReportEvent.LEFT, ReportEvent.LISTED})
 PARTS_MAX: Final = 3_600  # an hour; a mailbox takes minutes, a part is a second or, of large packets, less
 _WAITING_MAX: Final = 100  # a mailbox has half as many; the oldest goes
 _COLLECTED_MAX: Final = 1_000  # more than a mailbox hands out while their keys live; what ends first goes
@@ -137,9 +138,11 @@ def gone(inbox: Inbox | None, caller: str, call: bytes) -> Inbox:
 
 
 def report(device: str, event: ReportEvent, now: int, **fields: Any) -> Decision:  # noqa: ANN401
-    """Tell the world. fields: of Report."""
+    """Tell the world. fields: of Report. What answers one question stays in its order: it is sent under the
+    device's name, not under that of each call."""
     told = Report(event=event, device=device, at=now, **fields)
-    about = device if told.caller is None or told.call is None else call_key(told.caller, told.call)
+    listing = event in _LISTING or told.caller is None or told.call is None
+    about = device if listing else call_key(told.caller or "", told.call or b"")
     return Decision(sends=(Send(REPORTS, about, told),))
 
 

@@ -120,10 +120,9 @@ def standing_of(messages: Iterable[Status], now: int) -> Standing:
     """The last word of each agent; now: seconds since 1970 UTC."""
     last = {(message.role, message.instance): message for message in messages}
     rows = tuple(_row(message, now) for _, message in sorted(last.items()))
-    roles = {
-        **PARTITIONS,
-        **({MAILBOX: VOICEMAIL.partitions} if any(r.role == MAILBOX for r in rows) else {}),
-    }
+    roles = dict(PARTITIONS)
+    if any(row.role == MAILBOX for row in rows):
+        roles[MAILBOX] = VOICEMAIL.partitions
     return Standing(rows, tuple(_share(role, count, rows) for role, count in roles.items()))
 
 

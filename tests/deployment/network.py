@@ -7,17 +7,52 @@ import itertools
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from console.switchboard import Switchboard, switchboard
 from storage import key_file
 from storage.records import RecordCodec
 from storage.redis_store import RedisSettings
+from storage.users_file import Device, write_users
 from storage.wrapping import Wrapping
 from tests.servers import ROOT, Servers
+from topics.catalogue import REPORTS, Topic
+from topics.kafka_clients import KafkaSettings
+from topics.messages import Message, Report, ReportEvent
 
 _databases = itertools.count(1)  # one of Redis's numbered databases for each deployment
 SESSION_TIMEOUT_S: Final = 2.0
+_SEEN_WITHIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Overheard:
+    """What came by on the bus since one began to listen, reports and messages in their order."""
+
+    board: Switchboard
+    passed: list[tuple[str, Message]] = field(default_factory=list)  # with the topic's name
+
+    async def until(self, true: Callable[[], object], what: str) -> None:
+        """Returns when what has passed makes it true."""
+        assert await self.board.until(true, _SEEN_WITHIN_S), f"{what}: not seen in {_SEEN_WITHIN_S:g} s"
+
+    async def until_told(self, device: str, event: ReportEvent, call: str | None = None) -> Report:
+        """The device's first report of this event, of this call if one is named (C in hexadecimal)."""
+
+        def told() -> list[Report]:
+            return [
+                report
+                for report in self.board.reports
+                if (report.device, report.event) == (device, event)
+                and (call is None or (report.call or b"").hex() == call)
+            ]
+
+        await self.until(told, f"{event} of {device}")
+        return told()[0]
 
 
 class Network:
@@ -42,9 +77,32 @@ class Network:
         return RedisSettings(url=self.store_url)
 
     @property
+    def kafka_settings(self) -> KafkaSettings:
+        return KafkaSettings(bootstrap=self.servers.kafka, session_timeout_s=SESSION_TIMEOUT_S)
+
+    @property
     def codec(self) -> RecordCodec:
         """Opens what the agents have stored."""
         return RecordCodec(Wrapping(key_file.read(self.directory / "secrets" / "keys.toml"), os.urandom))
+
+    async def set_up(self, devices: Sequence[Device]) -> None:
+        """An operator's first steps for these users."""
+        (self.directory / "users.toml").write_text(write_users(tuple(devices)))
+        await self.otway("keys", "init")
+        await asyncio.gather(
+            self.otway("provision", "users.toml"), self.otway("topics", "create", "--users", "users.toml")
+        )
+
+    @asynccontextmanager
+    async def overhear(self, *topics: Topic) -> AsyncIterator[Overheard]:
+        """Reports, and all messages of these topics, from now on."""
+        passed: list[tuple[str, Message]] = []
+
+        def note(topic: str, message: Message) -> None:
+            passed.append((topic, message))
+
+        async with switchboard(self.kafka_settings, [REPORTS, *topics], note) as board:
+            yield Overheard(board, passed)
 
     async def otway(self, *arguments: str, expect: int | None = 0) -> str:
         """Run a command to its end; standard output and error."""
@@ -85,6 +143,10 @@ class Network:
             code = await process.wait()
         assert code == 0, output.decode()
         return output.decode()
+
+    async def leave(self) -> str:
+        """SIGTERM to all. Returns what they said."""
+        return "".join(await asyncio.gather(*(self.stop(name) for name in list(self._processes))))
 
     async def stop_all(self) -> None:
         for name in list(self._processes):
