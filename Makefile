@@ -10,8 +10,8 @@ SOURCES := agents chaos console media protocol storage topics tests
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runs ## a whole call in this process: ladder, who could decrypt, who heard what
-	@$(BIN)/otway demo call
+demo: $(VENV)/.runs ## a call, two devices, a voicemail, in this process: who could decrypt, who heard what
+	@$(BIN)/otway demo
 
 test: $(VENV)/.develops ## all tests; those that need servers start them with Docker
 	@$(BIN)/python -m pytest

@@ -173,7 +173,7 @@ def repeat(terms: Terms, call: UeCall) -> Decision:
             return _invite(terms, call)
         case CallState.CANCELLING:
             return to_cscf(call, Cancel(**about(call)))
-        case CallState.UP | CallState.LEAVING if call.settled:
+        case CallState.UP | CallState.LEAVING | CallState.ENDED if call.settled:
             return tell_settled(terms, call)
         case _:
             return NOTHING

@@ -54,10 +54,6 @@ from topics.messages import (
 )
 
 SILENT_S: Final = 15  # nothing more comes: the caller is gone
-_REASONS: Final = {
-    RefusalCode.NOT_PERMITTED: DeclineReason.NOT_PERMITTED,
-    RefusalCode.TOO_MANY: DeclineReason.TOO_MANY,
-}
 
 
 def ask(
@@ -179,7 +175,11 @@ def refused(
         )  # OR-20, OR-21
     except Refused:
         return NOTHING
-    return give_up(message, mailbox, _REASONS.get(code, DeclineReason.NO_KEY), now)
+    if code in {RefusalCode.BUSY, RefusalCode.TOO_MANY}:  # it may be granted to a repeat
+        return NOTHING
+    not_permitted = code is RefusalCode.NOT_PERMITTED
+    reason = DeclineReason.NOT_PERMITTED if not_permitted else DeclineReason.NO_KEY
+    return give_up(message, mailbox, reason, now)
 
 
 def give_up(message: StoredMessage, mailbox: MailboxOf, reason: DeclineReason, now: int) -> Decision:

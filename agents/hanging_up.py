@@ -109,7 +109,7 @@ def look_again(terms: Terms, call: UeCall, lines: Lines | None, now: int) -> Dec
 
 def _repeat(terms: Terms, call: UeCall) -> Decision:
     if call.state is CallState.HANGING_UP:
-        return _bye(terms, call)
+        return _bye(terms, call) + (caller.tell_settled(terms, call) if call.settled else NOTHING)
     return caller.repeat(terms, call) if call.role is Role.CALLER else callee.repeat(terms, call)
 
 
@@ -119,8 +119,10 @@ def _give_up(terms: Terms, call: UeCall, lines: Lines | None, now: int) -> Decis
             return forget(call)
         case CallState.CALLING | CallState.CALLED:
             return caller.cancel(call, now, "no-answer")
-        case CallState.ASKING | CallState.ALERTING:
+        case CallState.ASKING:
             return callee.decline(terms, call, lines, DeclineReason.NO_KEY, now)
+        case CallState.ALERTING:
+            return callee.decline(terms, call, lines, DeclineReason.NO_ANSWER, now)
         case CallState.UP:
             return hang_up(terms, call, lines, "expired", now)
         case CallState.LEAVING:

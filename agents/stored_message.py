@@ -10,7 +10,7 @@ import msgspec
 
 from agents.alarms import MessageAlarm
 from agents.decision import Decision, Put, Send, Wake
-from protocol.limits import SEEN_S, SKEW_S
+from protocol.limits import KEEP_S_MAX, SEEN_S, SKEW_S
 from protocol.secret import Secret
 from protocol.sharding import call_key
 from protocol.transport import MediaAddress
@@ -37,8 +37,8 @@ class VoicemailSettings:
     """A name of this process that no other has had: whose recorder has a message."""
     lines: tuple[MediaAddress, ...]
     """The addresses of this process's recorder: as many messages at a time."""
-    keep_s: int = 7 * 86_400
-    """How long a message is to be kept; the KMS may allow less."""
+    keep_s: int = KEEP_S_MAX
+    """How long a message is to be kept; the KMS's policy may allow less."""
     message_s: int = 180
     """The longest message."""
     message_octets: int = 2 * 2**20

@@ -202,14 +202,14 @@ def take_line(lines: Lines | None, session: str, count: int) -> tuple[int, Lines
 
 
 def end(call: UeCall, lines: Lines | None, reason: str, now: int) -> Decision:
-    """The call is over at this end: free its line, destroy its key, close its media, tell the world."""
+    """The call is over at this end: free its line, destroy its key, close its media, tell the world. SETTLED
+    is repeated until it is answered, or the call is forgotten."""
     ended = msgspec.structs.replace(
         call,
         state=CallState.ENDED,
         reason=call.reason or reason,
         key=None,
-        settled=b"",
-        repeat_at=now + FORGET_S,
+        repeat_at=now + (REPEAT_S if call.settled else FORGET_S),
         give_up_at=now + FORGET_S,
     )
     sessions = tuple(None if user == call.session else user for user in (lines or Lines()).sessions)

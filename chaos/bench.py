@@ -3,6 +3,7 @@
     full batches   a backlog of requests for a bare echo, then for the KMS: requests/s, CPU of each request
     low rate       200 requests a second, the same two
     set-up         calls through real processes, beside as many bare hops through real processes
+    expiry         keys of messages that end in one second, beside Redis's own expiry (chaos/bench_expiry.py)
     voicemail      messages at a time that one process on one core takes in whole (chaos/bench_voicemail.py)
 
 CPU is the processes' own: the client's by its own clock, broker's and store's from /proc. Rates and tails
@@ -34,7 +35,7 @@ from agents.alarms import HandsetAlarm
 from agents.runtime import Loop
 from agents.ue import Ue
 from agents.ue_call import UeSettings
-from chaos import bench_voicemail
+from chaos import bench_expiry, bench_voicemail
 from chaos.bench_clients import USERS, Clients, bench_topic, codec, now, people, requests, start_client, work
 from chaos.lab import draw_codec
 from chaos.servers import place
@@ -243,6 +244,7 @@ async def run(servers: Clients, say: Callable[[str], None]) -> dict[str, Any]:
     found["4 bare hops"] = await bare_hops(servers, 4)
     found["6 bare hops"] = await bare_hops(servers, 6)
     found["call set-up"] = await call_set_up(servers)
+    found["expiry"] = await bench_expiry.measure(servers, say)
     found["voicemail"] = await bench_voicemail.measure(servers, say)
     return found
 
@@ -262,6 +264,7 @@ def show(found: dict[str, Any]) -> None:
     console.print(table)
     for name, value in ratios(found).items():
         console.print(f"{name}: {value:.2f}")
+    console.print(bench_expiry.line(found["expiry"]))
     console.print(bench_voicemail.line(found["voicemail"]))
 
 

@@ -11,7 +11,7 @@ import msgspec
 import typer
 from typer import Argument, Option
 
-from chaos.lab import draw_town
+from chaos.lab import draw_mailbox, draw_town
 from console import logs
 from console.known_keys import KnownKey, StoredKey, key_book, outcome_of
 from console.lag import inbox_lags, lines
@@ -191,7 +191,8 @@ def provision(
     users: Annotated[Path, Argument(help="The users file: identities, devices, their keys (TOML).")],
     *,
     draw: Annotated[
-        list[str] | None, Option(help="Make the file first, with fresh keys for this user; may be repeated.")
+        list[str] | None,
+        Option(help="Make the file first: fresh keys for this user, and a mailbox. May be repeated."),
     ] = None,
     restored: Annotated[
         bool, Option("--restored", help="The store comes from a copy: refuse tokens from before now.")
@@ -226,4 +227,4 @@ def _draw_users(path: Path, names: list[str]) -> None:
     except FileExistsError:
         raise UsersBroken(f"{path} is there already, and nothing was changed: leave --draw out") from None
     with os.fdopen(file, "w") as opened:
-        opened.write(write_users(draw_town(names, random)))
+        opened.write(write_users((*draw_town(names, random), draw_mailbox(random))))

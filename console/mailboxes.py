@@ -24,7 +24,7 @@ from storage.users_file import Device
 from topics.catalogue import REPORTS, ue_inbox, ue_sounds
 from topics.messages import DeleteMessage, ListMessages, Message, PlayMessage, Report, ReportEvent
 
-_LISTED_WITHIN_S: Final = 15.0
+_LISTED_WITHIN_S: Final = 8.0
 _DONE_WITHIN_S: Final = 120.0
 _SOUND_WITHIN_S: Final = 10.0
 _OVER: Final = (ReportEvent.COLLECTED, ReportEvent.FAILED)

@@ -182,11 +182,10 @@ def test_a_later_key_of_a_call_begins_no_message() -> None:
     [
         (KmsSettings(), {"permits": ()}, DeclineReason.NOT_PERMITTED),
         (KmsSettings(deferred_days_max=0), {}, DeclineReason.NOT_PERMITTED),
-        (KmsSettings(key_requests_per_s=0), {}, DeclineReason.TOO_MANY),
         (KmsSettings(), {"time": NOW - 1000}, DeclineReason.NO_KEY),
         (KmsSettings(), {"caller_key": "psk:eve"}, DeclineReason.NO_KEY),
     ],
-    ids=["the caller does not permit it", "nobody may", "rate", "stale", "another's key"],
+    ids=["the caller does not permit it", "nobody may", "stale", "another's key"],
 )
 def test_what_the_kms_refuses(kms: KmsSettings, changes: dict[str, Any], reason: DeclineReason) -> None:
     office = Office(kms=kms)
@@ -197,6 +196,16 @@ def test_what_the_kms_refuses(kms: KmsSettings, changes: dict[str, Any], reason:
     assert declined(office.give(refusal)) is reason
     assert declined(office.give(invite)) is reason, "a repeat hears the same"
     assert office.mailbox.held == ()
+
+
+def test_a_kms_that_has_too_much_to_do_is_asked_again() -> None:
+    office = Office(kms=KmsSettings(key_requests_per_s=0))
+    refusal = office.ask_kms(office.give(office.invite()))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is RefusalCode.TOO_MANY
+    assert refusal.sealed is not None
+    assert office.give(refusal) == NOTHING
+    assert office.message.state is MessageState.ASKING
 
 
 def test_or_20_a_refusal_that_is_not_sealed_for_its_token_is_a_hint() -> None:

@@ -47,7 +47,14 @@ async def test_what_a_user_does_wrong_is_told_in_a_line(cluster: Cluster) -> Non
 
 async def test_every_agent_says_how_it_stands(cluster: Cluster) -> None:
     told = json.loads(await cluster.otway("status", "--json"))
-    assert {agent["role"] for agent in told["agents"]} == {"kms", "custodian", "bsf", "cscf", "ue"}
+    assert {agent["role"] for agent in told["agents"]} == {
+        "kms",
+        "custodian",
+        "bsf",
+        "cscf",
+        "voicemail",
+        "ue",
+    }
     for service in AGENTS:
         [container] = cluster.containers(service)
         for path, expected in (("livez", "200"), ("readyz", "200"), ("metrics", "otway_requests_total")):

@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,13 @@ from topics.messages import Message, Report, ReportEvent
 _databases = itertools.count(1)  # one of Redis's numbered databases for each deployment
 SESSION_TIMEOUT_S: Final = 2.0
 _SEEN_WITHIN_S: Final = 30.0
+
+
+async def until(true: Callable[[], Awaitable[object]]) -> None:
+    """Returns when it is so: for what nobody tells."""
+    async with asyncio.timeout(_SEEN_WITHIN_S):
+        while not await true():  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0.05)
 
 
 @dataclass(frozen=True, slots=True)
