@@ -154,10 +154,9 @@ def take(
         case Ok() if call.state is CallState.UP:
             return _ack(terms, call)
         case SettledOk():
-            return keep(
-                msgspec.structs.replace(call, settled=b"", repeat_at=max(call.give_up_at, call.repeat_at)),
-                now,
-            )
+            hanging_up = call.state is CallState.HANGING_UP  # BYE is still repeated
+            quiet = call.repeat_at if hanging_up else max(call.give_up_at, call.repeat_at)
+            return keep(msgspec.structs.replace(call, settled=b"", repeat_at=quiet), now)
         case Decline():
             return end(call, lines, message.reason, now)
         case Cancelled():

@@ -7,6 +7,7 @@ long devices may ring, and for the CANCEL that it sends of its own accord.
     A  -> CSCF -> B   INVITE, ACK, BYE, BYE-OK                     agents/forking.py: to which of B's devices
     B  -> CSCF -> A   RINGING, 200 OK, DECLINE, BYE, BYE-OK
     A  -> CSCF -> V, V -> CSCF -> A                                agents/diverting.py: the mailbox
+    B  -> CSCF -> V   MAILBOX, RETRIEVE of a registered device; COLLECTED of anybody, since it has a proof
     A  -> CSCF   CANCEL, and CANCELLED back;  CSCF -> B likewise
 """
 
@@ -19,6 +20,7 @@ from agents import diverting, forking
 from agents.alarms import Cancelling, NoAnswer
 from agents.decision import NOTHING, Decision, Input, Keys, Put, Records, Send, to_device
 from agents.routing import keep, repeat_cancel, to_branch, wait
+from protocol.checks import RefusalCode
 from protocol.limits import FORKS_MAX
 from protocol.sealing import Random
 from storage.cscf_records import Binding, Branch, Registration, Route
@@ -30,18 +32,24 @@ from topics.messages import (
     ByeOk,
     Cancel,
     Cancelled,
+    Collected,
     Contact,
     Decline,
     DeclineReason,
     Invite,
+    Mailbox,
     MailboxOk,
+    MailboxRefusal,
+    MailboxSays,
     OfRun,
     Ok,
     Present,
     Register,
     Registered,
+    Retrieve,
     Ringing,
     Trying,
+    Wire,
 )
 
 
@@ -64,7 +72,23 @@ class Cscf:
 
     party: ClassVar[Party] = Party.CSCF
     accepts: ClassVar[frozenset[type]] = frozenset(
-        {Register, Invite, Trying, Ringing, Ok, Ack, Decline, Cancel, Cancelled, Bye, ByeOk, MailboxOk}
+        {
+            Register,
+            Mailbox,
+            Retrieve,
+            Collected,
+            Invite,
+            Trying,
+            Ringing,
+            Ok,
+            Ack,
+            Decline,
+            Cancel,
+            Cancelled,
+            Bye,
+            ByeOk,
+            MailboxOk,
+        }
     )
 
     def __init__(self, settings: CscfSettings = CscfSettings()) -> None:
@@ -72,8 +96,10 @@ class Cscf:
 
     def reads(self, message: Input) -> Keys:
         match message:
-            case Register():
+            case Register() | Mailbox():
                 return (Registration.key_for(message.identity),)
+            case Retrieve() | Collected():
+                return (Registration.key_for(message.callee),)
             case Invite():
                 return (
                     Route.key_for(message.caller, message.call),
@@ -89,6 +115,8 @@ class Cscf:
         match message:
             case Register():
                 return self._register(message, records, now)
+            case Mailbox() | Retrieve() | Collected():
+                return self._ask_mailbox(message, records, now)
             case OfRun() | NoAnswer() | Cancelling():
                 route = records.get(Route.key_for(message.caller, message.call))
                 if route is None:
@@ -110,7 +138,8 @@ class Cscf:
         own = Binding(host=sender.host, device=sender.device, not_after=not_after)
         bindings = (*others, own)[-FORKS_MAX:] if register.expires_s else tuple(others)
         registered = Registered(identity=register.identity, to=sender.device, not_after=not_after)
-        present = Present(identity=register.identity, device=sender, not_after=not_after)
+        until = not_after if register.expires_s else now
+        present = Present(identity=register.identity, device=sender, not_after=until)
         told = (Send(VOICEMAIL, register.identity, present),)
         return Decision(
             puts=(
@@ -122,9 +151,20 @@ class Cscf:
             ),
             sends=(
                 to_device(sender, registered),
-                *(told if self._settings.mailbox and register.expires_s else ()),
+                *(told if self._settings.mailbox else ()),
             ),
         )
+
+    def _ask_mailbox(self, message: Mailbox | Retrieve | Collected, records: Records, now: int) -> Decision:
+        """What a device wants of the mailbox, if it is registered for its owner; a proof needs no more."""
+        owner = message.identity if isinstance(message, Mailbox) else message.callee
+        sender = message.sender
+        devices = {(binding.host, binding.device) for binding in _live(records, owner, now)}
+        if not self._settings.mailbox:
+            return _deny(message, RefusalCode.NOT_FOUND)
+        if not isinstance(message, Collected) and (sender.host, sender.device) not in devices:
+            return _deny(message, RefusalCode.DENIED)
+        return Decision(sends=(Send(VOICEMAIL, owner, message),))
 
     def _begin(self, invite: Invite, records: Records, now: int) -> Decision:
         """The first INVITE of a call: to all devices that are registered now, and to no others later."""
@@ -171,6 +211,26 @@ def _of_call(route: Route, message: OfRun | NoAnswer | Cancelling, now: int) -> 
             return forking.invite_again(route, message)
         case _:
             return forking.take(route, message, now)
+
+
+def _deny(message: Mailbox | Retrieve | Collected, code: RefusalCode) -> Decision:
+    """A hint, as all call control is."""
+    to = message.sender.device
+    match message:
+        case Mailbox():
+            answer: Wire = MailboxSays(
+                identity=message.identity, request=message.request, messages=0, code=code, to=to
+            )
+        case _:
+            answer = MailboxRefusal(
+                call=message.call,
+                run=message.run,
+                caller=message.caller,
+                callee=message.callee,
+                code=code,
+                to=to,
+            )
+    return Decision(sends=(to_device(message.sender, answer),))
 
 
 def _live(records: Records, identity: str, now: int) -> list[Binding]:

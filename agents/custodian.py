@@ -69,5 +69,5 @@ def _revoke(revoke: Revoke, records: Records, now: int) -> Decision:
     )
     if subscriber.revoked:
         return Decision(audit=(done,))
-    revoked = msgspec.structs.replace(subscriber, revoked=True)
+    revoked = msgspec.structs.replace(subscriber, revoked=True, revoked_at=now)
     return Decision(puts=(Put(key, revoked, kept_until(subscriber)),), audit=(done,))

@@ -234,7 +234,8 @@ def _stored_for(hearing: Hearing, message: Fetch) -> tuple[Holder, FetchToken, D
     ):  # OR-15: nothing was left, or not for this callee, or by another key id
         raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
     caller = hearing.records.get(Subscriber.key_for(message.caller_key))
-    if caller is not None and caller.revoked:  # OR-02: an end of its lifetime would not matter
+    revoked = caller is not None and (caller.revoked or caller.revoked_at >= agreed.deposit.granted)
+    if revoked:  # OR-02: that its lifetime has ended would not matter
         raise Refused(Check.OR_02)
     if agreed.deposit.key is None or now > agreed.deposit.not_after:  # OR-15
         raise Refused(Check.OR_15, RefusalCode.EXPIRED)

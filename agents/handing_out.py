@@ -43,18 +43,42 @@ from topics.messages import (
     Waiting,
 )
 
+_REGISTERED_S_MAX: Final = 86_400  # no registration lasts longer
 _FORGOTTEN_AT_ONCE: Final = 32  # parts; the rest a second later
 
 
-def present(mailbox: MailboxOf, announcements: Announcements, message: Present, now: int) -> Decision:
-    """A device is registered: it hears what waits."""
-    if message.not_after < now:
-        return NOTHING
+def present(
+    settings: VoicemailSettings,
+    mailbox: MailboxOf,
+    announcements: Announcements,
+    message: Present,
+    now: int,
+) -> Decision:
+    """A device is registered: it hears what waits, at the rate at which it could ask. Or it no longer is."""
     others = tuple(each for each in _reachable(mailbox, now) if each.device != message.device.device)
-    own = Reachable(host=message.device.host, device=message.device.device, not_after=message.not_after)
+    if message.not_after <= now:
+        gone = msgspec.structs.replace(mailbox, devices=others)
+        return Decision(puts=(put_mailbox(message.identity, gone, now),)) if gone != mailbox else NOTHING
+    until = min(message.not_after, now + _REGISTERED_S_MAX)
+    own = Reachable(host=message.device.host, device=message.device.device, not_after=until)
     known = msgspec.structs.replace(mailbox, devices=(*others, own)[-FORKS_MAX:])
-    told = _waiting(message.identity, announcements, message.device, now)
-    return Decision(puts=(put_mailbox(message.identity, known, now),)) + told
+    refused, counted = _admit(settings, message.identity, known, message.device, now)
+    if refused is not None:
+        return Decision(puts=(put_mailbox(message.identity, known, now),))
+    return counted + _waiting(message.identity, announcements, message.device, now)
+
+
+def announce_again(
+    message: StoredMessage, mailbox: MailboxOf, announcements: Announcements, now: int
+) -> Decision:
+    """MESSAGE WAITING once more: the process may have died before it had sent the first."""
+    name = (message.run.caller, message.run.call)
+    own = tuple(each for each in announcements.waiting if (each.caller, each.call) == name)
+    decision = NOTHING
+    for device in _reachable(mailbox, now):
+        contact = Contact(device.host, device.device)
+        decision += _waiting(message.run.callee, Announcements(waiting=own), contact, now)
+    return decision
 
 
 def announce(

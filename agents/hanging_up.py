@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from agents import callee, caller
-from agents.decision import NOTHING, Decision
+from agents.decision import NOTHING, Decision, Put
 from agents.ue_call import (
     GIVE_UP_S,
     REPEAT_S,
@@ -24,7 +24,7 @@ from agents.ue_call import (
 from media.leg import CloseMedia, MediaClosed
 from protocol.checks import Check, Refused
 from protocol.names import Role
-from storage.ue_records import CallState, Lines, UeCall
+from storage.ue_records import CallState, Lines, Outbox, UeCall
 from topics.messages import Bye, ByeOk, DeclineReason, ReportEvent
 
 _REPEAT_DOUBLINGS = 3  # 2, 4, 8, 16, 16 ... seconds
@@ -71,13 +71,18 @@ def take_bye(terms: Terms, call: UeCall, lines: Lines | None, bye: Bye, now: int
     return end(call, lines, "bye", now) + ok
 
 
-def take_bye_ok(call: UeCall, lines: Lines | None, ok: ByeOk, now: int) -> Decision:
-    """The other end knows that the call is over; a mailbox, that it has stored the message."""
+def take_bye_ok(call: UeCall, lines: Lines | None, outbox: Outbox | None, ok: ByeOk, now: int) -> Decision:
+    """The other end knows that the call is over; a mailbox, what it has stored of the message."""
     other = Role.CALLEE if call.role is Role.CALLER else Role.CALLER
     if (ok.fork, ok.by) != (call.fork or None, Role.MAILBOX if call.mailbox else other):
         return NOTHING  # OR-22: of another device of the callee
-    left = report(call, ReportEvent.LEFT, now, packets=ok.kept) if call.mailbox and ok.kept else NOTHING
-    return left + end(call, lines, call.reason, now)
+    told = NOTHING
+    if call.mailbox and ok.kept:
+        told = report(call, ReportEvent.LEFT, now, packets=ok.kept)
+    elif call.mailbox and ok.kept == 0:
+        left = tuple(each for each in (outbox or Outbox()).left if each.call != call.run.call)
+        told = Decision(puts=(Put(Outbox.key_for(call.device), Outbox(left=left)),))
+    return told + end(call, lines, call.reason, now)
 
 
 def media_closed(terms: Terms, call: UeCall, lines: Lines | None, closed: MediaClosed, now: int) -> Decision:

@@ -19,7 +19,7 @@ from agents.ue_call import Terms
 from protocol.limits import KEEP_S_MAX, SKEW_S
 from protocol.sharding import call_key
 from storage.ue_records import Handset, Inbox, LeftMessage, Outbox, WaitingMessage
-from topics.catalogue import REPORTS, VOICEMAIL
+from topics.catalogue import CSCF, REPORTS
 from topics.messages import Contact, ListMessages, Mailbox, MailboxSays, Report, ReportEvent, Waiting
 
 _LISTING: Final = frozenset({ReportEvent.WAITING, ReportEvent.LEFT, ReportEvent.LISTED})
@@ -77,7 +77,7 @@ def list_messages(
         request=wish.request,
         sender=Contact(terms.settings.host, handset.impi),
     )
-    decision = Decision(sends=(Send(VOICEMAIL, handset.identity, question),))
+    decision = Decision(sends=(Send(CSCF, handset.identity, question),))
     for left in (outbox or Outbox()).left:
         if left.until >= now:
             decision += report(

@@ -133,7 +133,7 @@ def closed(
         state=MessageState.LEFT,
         grant_m=b"",
         repeats=0,
-        repeat_at=now + REPEAT_S if message.farewell else None,
+        repeat_at=now + REPEAT_S,  # MESSAGE WAITING once more, and the farewell
         give_up_at=message.not_after + 1,
     )
     return keep(left) + told + announce(settings, left, mailbox, announcements, now)

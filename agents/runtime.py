@@ -49,7 +49,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 BATCH_MAX: Final = 200  # longer batches make aiokafka wait (see docs/decisions.md)
-ALARMS_MAX: Final = 200
+ALARMS_MAX: Final = 500  # their records are read and written in one round trip, durably: a few ms each
 WAIT_S: Final = 0.1  # how long an idle loop waits for a record before it looks at alarms and local input
 _TRIES: Final = 20  # conflicts in a row on one batch; two instances of a partition last for seconds at most
 _BACK_OFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -267,7 +267,7 @@ class Loop:
             self.vitals.round_trip(operation, self._monotonic() - asked_at)
 
     async def _carry(self, written: _Written) -> None:
-        """Audit, send, media, dismiss. What is done is taken off, so that after an error the rest follows."""
+        """Audit, media, send, dismiss. What is done is taken off, so that after an error the rest follows."""
         if written.events:
             audit = [_outbound(audit_send(event)) for event in written.events]
             if await self._bus.send(audit):  # OR-16
@@ -277,16 +277,16 @@ class Loop:
             for event in written.events:
                 log.info(event.event, **_told(event))
             written.events = []
+        if self._carry_out is not None:  # a line listens, and K is in place, before anybody is told
+            for instruction in written.media:
+                self._carry_out(instruction)
+        written.media = []
         if written.sends:
             undeliverable = await self._bus.send(written.sends)
             for lost in undeliverable:
                 log.info("undeliverable", topic=lost.topic)  # a peer has named a UE host that is not there
             self.vitals.sent += len(written.sends) - len(undeliverable)
             written.sends = []
-        if self._carry_out is not None:
-            for instruction in written.media:
-                self._carry_out(instruction)
-        written.media = []
         if written.alarms:
             await self._timed("dismiss", self._store.dismiss(written.alarms))
             written.alarms = []

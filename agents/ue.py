@@ -100,7 +100,7 @@ class Ue:
                 return self._call_keys(message.session)
             case HangUp() if message.to:
                 return self._call_keys(session_of(message.to, message.caller, message.call))
-            case MailboxOk() if message.to:
+            case MailboxOk() | ByeOk() if message.to:
                 session = session_of(message.to, message.caller, message.call)
                 return (*self._call_keys(session), Outbox.key_for(message.to))
             case (
@@ -232,7 +232,8 @@ class Ue:
             case Bye():
                 return hanging_up.take_bye(terms, call, lines, message, now)
             case ByeOk():
-                return hanging_up.take_bye_ok(call, lines, message, now)
+                outbox = records.get(Outbox.key_for(call.device))
+                return hanging_up.take_bye_ok(call, lines, outbox, message, now)
             case MailboxOk():
                 outbox = records.get(Outbox.key_for(call.device))
                 return leaving.answered(terms, call, outbox, message, now, random)

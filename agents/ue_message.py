@@ -30,7 +30,7 @@ from protocol.names import Role
 from protocol.sharding import call_key
 from protocol.transport import MediaAddress
 from storage.ue_records import Collecting, CollectingState
-from topics.catalogue import KMS, VOICEMAIL
+from topics.catalogue import CSCF, KMS
 from topics.messages import Collected, Contact, Fetch, FetchResponse, ReportEvent, Retrieve, clear
 
 _NOWHERE: Final = MediaAddress("mailbox.invalid", 9)  # a stored message comes from no address
@@ -142,14 +142,14 @@ def ask_key(terms: Terms, fetching: Collecting) -> Decision:
 def ask_parts(terms: Terms, retrieving: Collecting) -> Decision:
     """RETRIEVE, from the part on that is awaited."""
     message = Retrieve(part=retrieving.part, sender=_sender(terms, retrieving), **clear(retrieving.run))
-    return Decision(sends=(Send(VOICEMAIL, retrieving.run.callee, message),))
+    return Decision(sends=(Send(CSCF, retrieving.run.callee, message),))
 
 
 def ask_deletion(terms: Terms, deleting: Collecting) -> Decision:
     """COLLECTED, with the proof."""
     assert deleting.proof is not None
     message = Collected(proof=deleting.proof.reveal(), sender=_sender(terms, deleting), **clear(deleting.run))
-    return Decision(sends=(Send(VOICEMAIL, deleting.run.callee, message),))
+    return Decision(sends=(Send(CSCF, deleting.run.callee, message),))
 
 
 def told(

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+import msgspec
+
 from agents import depositing, handing_out, recording
 from agents.alarms import ForgetParts, MessageAlarm
 from agents.decision import NOTHING, Decision, Input, Keys, Records
@@ -130,7 +132,7 @@ class Voicemail:
         announcements = _announcements(records, message.identity)
         match message:
             case Present():
-                return handing_out.present(mailbox, announcements, message, now)
+                return handing_out.present(self._settings, mailbox, announcements, message, now)
             case Mailbox():
                 return handing_out.tell(self._settings, mailbox, announcements, message, now)
 
@@ -210,10 +212,16 @@ class Voicemail:
             return self._give_up(known, mailbox, _announcements(records, alarm.callee), now)
         if known.repeat_at is None or now < known.repeat_at:
             return keep(known)
-        again = keep(repeated(known, now))
         if known.state is MessageState.ASKING:
-            return again + depositing.say_deposit(self._settings, known)
-        return again + recording.say_farewell(known)
+            return keep(repeated(known, now)) + depositing.say_deposit(self._settings, known)
+        if known.state is MessageState.LEFT and not known.repeats:
+            mailbox = _mailbox(records, alarm.callee)
+            told = handing_out.announce_again(known, mailbox, _announcements(records, alarm.callee), now)
+        else:
+            told = NOTHING
+        if not known.farewell:
+            return keep(msgspec.structs.replace(known, repeats=1, repeat_at=None)) + told
+        return keep(repeated(known, now)) + told + recording.say_farewell(known)
 
     def _give_up(
         self, known: StoredMessage, mailbox: MailboxOf, announcements: Announcements, now: int

@@ -1,6 +1,6 @@
 """Keys of messages that all end in the same second: how soon they are destroyed, beside Redis's own expiry.
 
-    KMS     so many stored keys, each with its alarm; one KMS destroys them while devices go on asking for some
+    KMS     so many stored keys, each with its alarm; one KMS destroys them while devices ask for some
     Redis   as many records of the same octets, left to the server's own expiry
 
 What is granted after the end does not depend on either: the record decides at each read. So every answer to a

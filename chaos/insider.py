@@ -20,7 +20,7 @@ from protocol.secret import Secret
 from protocol.sharding import call_key, shard_of
 from storage.users_file import Device
 from topics.bus import Outbound
-from topics.catalogue import KMS, VOICEMAIL, Topic
+from topics.catalogue import CSCF, KMS, Topic
 from topics.codec import decode, encode
 from topics.messages import (
     Collected,
@@ -130,7 +130,7 @@ class Insider:
             sender=Contact(self.device.host, self.device.impi),
             **clear(run_of(deposit, deposit.suite)),
         )
-        return _sent(VOICEMAIL, deposit.callee, collected)
+        return _sent(CSCF, deposit.callee, collected)
 
     def _learn(self, response: FetchResponse) -> None:
         """K, if the KMS has sealed one."""

@@ -112,7 +112,9 @@ def sender_of(receiver: str, message: Message, *, caller: str, callee: str) -> s
             return "kms"
         case Waiting() | MailboxSays() | Stored() | CollectedOk() | MailboxRefusal() | Deposit():
             return "voicemail"
-        case Retrieve() | Collected() | Mailbox() | Fetch() | KeyRequest():
+        case Fetch() | KeyRequest():
+            return message.sender.host
+        case Retrieve() | Collected() | Mailbox() if receiver == "cscf":
             return message.sender.host
         case _ if receiver not in {"cscf", "kms"}:
             return "cscf"

@@ -110,6 +110,7 @@ class Recorder:
         self._lines: list[Line] = []
         self._open: dict[str, _Recording] = {}
         self._beating: asyncio.Task[None] | None = None
+        self._leaving = False
 
     async def start(self) -> tuple[MediaAddress, ...]:
         """Bind the lines. Returns the address of each, as callers are to be told. Raises OSError."""
@@ -138,7 +139,9 @@ class Recorder:
         """
         match instruction:
             case OpenRecording(session, line):
-                if session not in self._open:
+                if self._leaving:
+                    self._on_event(RecordingClosed(session))
+                elif session not in self._open:
                     self._begin(session, self._lines[line])
             case CloseRecording(session):
                 recording = self._open.get(session)
@@ -149,7 +152,8 @@ class Recorder:
                     recording.closing_at = min(recording.closing_at, closing_at)
 
     def close_all(self) -> None:
-        """Tell at once what has come, and end all sessions: this process is to stop."""
+        """Tell at once what has come, and end all sessions: this process is to stop, and begins no other."""
+        self._leaving = True
         for recording in list(self._open.values()):
             self._end(recording)
 

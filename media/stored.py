@@ -67,7 +67,7 @@ class StoredMedia:
     @property
     def whole(self) -> bool:
         """Whether there is nothing missing from the first packet to the end that the sender gave it."""
-        streams = [stream for stream in self._streams.values() if stream.sequences]
+        streams = [stream for stream in self._streams.values() if stream.sequences or stream.sent]
         return bool(streams) and all(stream.whole for stream in streams)
 
     def heard(self) -> Pcm:
@@ -111,7 +111,7 @@ class _StoredStream:
         self._codec = codec
         self._decoder = Decoder(codec)
         self._sound: dict[int, Pcm] = {}
-        self._sent = 0  # packets, as its sender says
+        self.sent = 0  # packets, as its sender says
         self._ended = False
 
     def take(self, packet: bytes, *, kept: bool) -> None:
@@ -138,7 +138,7 @@ class _StoredStream:
                 continue
             if isinstance(report, rtcp.SenderReport):
                 self.ntp = min(self.ntp, report.ntp)
-                self._sent = max(self._sent, report.packets)
+                self.sent = max(self.sent, report.packets)
             elif isinstance(report, rtcp.Bye):
                 self._ended = True
 
@@ -152,8 +152,10 @@ class _StoredStream:
         """Its sender has ended it, and each packet is there: the numbers have no gap, and there are as many
         as its sender says, so that none is missing before the first either."""
         count = len(self.sequences)
+        if not count:
+            return False
         no_gap = max(self.sequences) - min(self.sequences) + 1 == count
-        return self._ended and no_gap and count == self._sent
+        return self._ended and no_gap and count == self.sent
 
     def heard(self) -> Pcm:
         """From its first packet to its last."""

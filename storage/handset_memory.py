@@ -6,6 +6,7 @@ them: the file says who has left messages for whom, and is for its owner's eyes 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -53,10 +54,13 @@ class HandsetMemory:
     async def write(self, changes: Sequence[Change]) -> list[bool]:
         """See Store.write."""
         wanted = {**self._saved, **_kept(changes)}
-        self._save({name: value for name, value in wanted.items() if value is not None})
+        await asyncio.to_thread(
+            self._save, {name: value for name, value in wanted.items() if value is not None}
+        )
         written = await self._memory.write(changes)
         if not all(written):  # a change that was not applied is not kept either
-            self._save({name: value for name, value in self._memory.items() if _is_kept(name)})
+            kept = {name: value for name, value in self._memory.items() if _is_kept(name)}
+            await asyncio.to_thread(self._save, kept)
         return written
 
     async def due(self, role: str, shards: Iterable[int], now: int, limit: int) -> list[DueAlarm]:

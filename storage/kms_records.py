@@ -41,6 +41,7 @@ class Subscriber(Record, frozen=True, kw_only=True):
     not_after: int
     revoked: bool = False
     owner: Owner = Owner.UE
+    revoked_at: int = 0  # the last time: it ends stored keys from before also when the key id has a new key
 
     @staticmethod
     def key_for(key_id: str) -> Key[Subscriber]:

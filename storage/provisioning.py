@@ -115,7 +115,11 @@ def _kept(old: Record | None, fresh: Record) -> Record:
         case Subscription(), Subscription() if (old.k, old.opc) == (fresh.k, fresh.opc):
             return msgspec.structs.replace(fresh, sqn=old.sqn)
         case Subscriber(), Subscriber() if old.key == fresh.key:
-            return msgspec.structs.replace(fresh, not_before=old.not_before, revoked=old.revoked)
+            return msgspec.structs.replace(
+                fresh, not_before=old.not_before, revoked=old.revoked, revoked_at=old.revoked_at
+            )
+        case Subscriber(), Subscriber():
+            return msgspec.structs.replace(fresh, revoked_at=old.revoked_at)
         case _:
             return fresh
 

@@ -68,7 +68,7 @@ VOICEMAIL: Final = Topic(
     "callee",  # all of one mailbox in one partition: its limits are counted by one instance at a time
     SHARDS,
     _DAY_S,
-    _OPERATOR | {Party.CSCF, Party.KMS, Party.UE},
+    _OPERATOR | {Party.CSCF, Party.KMS},  # what devices ask comes by way of call control, which knows them
     _OPERATOR | {Party.VOICEMAIL},
 )
 ORDERS: Final = Topic("ims.orders", "key id", SHARDS, _DAY_S, _OPERATOR, _OPERATOR | {Party.CUSTODIAN})

@@ -319,7 +319,8 @@ class Decline(OfRun, tag="decline", frozen=True, kw_only=True):
 
 
 class Cancel(OfRun, tag="cancel", frozen=True, kw_only=True):
-    """A -> CSCF, CSCF -> B: stop ringing. Each hop repeats its own until Cancelled comes."""
+    """A -> CSCF, CSCF -> B: stop ringing. Each hop repeats its own until Cancelled comes; towards a mailbox,
+    which gives up by itself, it goes once."""
 
     to: Impi | None = None
 

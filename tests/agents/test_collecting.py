@@ -58,7 +58,7 @@ from tests.agents.collector import (
 )
 from tests.agents.leaver import Alice
 from tests.agents.scene import ALICE, BOB, CALL, EVE, NOW
-from topics.catalogue import KMS, VOICEMAIL
+from topics.catalogue import CSCF, KMS
 from topics.codec import encode
 from topics.messages import (
     Collected,
@@ -91,7 +91,7 @@ def test_a_message_is_fetched_heard_and_collected() -> None:
 
     decision = bob.give(bob.response(fetch))
     assert only(Retrieve, decision).part == 0
-    assert [(send.topic, send.key) for send in decision.sends] == [(VOICEMAIL, BOB)]
+    assert [(send.topic, send.key) for send in decision.sends] == [(CSCF, BOB)]
     [opened] = decision.media
     assert isinstance(opened, OpenStored)
     leg = opened.leg

@@ -14,6 +14,7 @@ from agents.alarms import Cancelling, NoAnswer
 from agents.cscf import Cscf, CscfSettings
 from agents.decision import NOTHING, Decision, Input, Send
 from console.ladder import name_of
+from protocol.checks import RefusalCode
 from protocol.limits import FORKS_MAX
 from protocol.names import Role, Suite
 from protocol.transport import MediaAddress
@@ -185,8 +186,44 @@ def test_a_registration_is_told_to_the_mailbox() -> None:
     assert present == messages.Present(identity=BOB, device=contact("bob-1"), not_after=NOW + 3600)
 
 
-def test_the_end_of_a_registration_is_not_told_to_the_mailbox() -> None:
-    assert Control("bob-1", mailbox=MAILBOX).hears(register("bob-1", 0)) == ["bob-1: REGISTERED"]
+def test_the_end_of_a_registration_is_told_to_the_mailbox() -> None:
+    ended = Control("bob-1", mailbox=MAILBOX).give(register("bob-1", 0)).sends[1].message
+    assert ended == messages.Present(identity=BOB, device=contact("bob-1"), not_after=NOW)
+
+
+def asked_of_the_mailbox(device: str) -> list[Any]:
+    """What a device may want of bob's mailbox."""
+    run: dict[str, Any] = {**ABOUT, "sender": contact(device)}
+    return [
+        messages.Mailbox(identity=BOB, request=bytes(16), sender=contact(device)),
+        messages.Retrieve(part=0, **run),
+        messages.Collected(proof=bytes(32), **run),
+    ]
+
+
+def test_what_a_registered_device_wants_of_the_mailbox_goes_there() -> None:
+    control = Control("bob-1", mailbox=MAILBOX)
+    for wish in asked_of_the_mailbox("bob-1"):
+        [send] = control.give(wish).sends
+        assert (send.topic, send.key, send.message) == (VOICEMAIL, BOB, wish)
+
+
+def test_another_device_hears_that_it_may_not_ask_and_needs_a_proof_to_delete() -> None:
+    control = Control("bob-1", mailbox=MAILBOX)
+    question, retrieve, collected = asked_of_the_mailbox("eve-1")
+    for wish in (question, retrieve):
+        [send] = control.give(wish).sends
+        assert isinstance(send.message, messages.MailboxSays | messages.MailboxRefusal)
+        assert (send.message.code, send.message.to) == (RefusalCode.DENIED, contact("eve-1").device)
+    [send] = control.give(collected).sends
+    assert (send.topic, send.message) == (VOICEMAIL, collected)
+
+
+def test_where_there_is_no_mailbox_who_asks_hears_so() -> None:
+    for wish in asked_of_the_mailbox("bob-1"):
+        [send] = Control("bob-1").give(wish).sends
+        assert isinstance(send.message, messages.MailboxSays | messages.MailboxRefusal)
+        assert send.message.code is RefusalCode.NOT_FOUND
 
 
 def test_without_a_mailbox_nobody_is_told_of_a_registration() -> None:

@@ -132,7 +132,8 @@ def test_what_is_revoked_is_remembered_as_long_as_a_message_that_was_left_under_
     before = town.subscriber("psk:bob")
     [put] = custodian.give(REVOKE).puts
     assert put.key == Subscriber.key_for("psk:bob")
-    assert put.record == msgspec.structs.replace(before, revoked=True), "and nothing else of it has changed"
+    revoked = msgspec.structs.replace(before, revoked=True, revoked_at=NOW)
+    assert put.record == revoked, "and nothing else of it has changed"
     assert put.expires == expires
 
 

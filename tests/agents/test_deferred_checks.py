@@ -175,6 +175,14 @@ def test_or_02_a_revoked_key_of_the_caller_ends_the_message(town: Town) -> None:
     expect(town.give(town.fetch()), Check.OR_02, RefusalCode.DENIED, sealed=True)
 
 
+def test_or_02_a_revocation_ends_the_message_also_when_the_key_id_has_a_new_key(town: Town) -> None:
+    leave(town)
+    town.change("psk:alice", revoked=False, revoked_at=NOW, key=town.key())
+    expect(town.give(town.fetch()), Check.OR_02, RefusalCode.DENIED, sealed=True)
+    town.change("psk:alice", revoked_at=NOW - 1)
+    fetched(town.give(town.fetch()))
+
+
 def test_or_02_a_message_outlives_the_key_of_the_caller(town: Town) -> None:
     leave(town)
     town.change("psk:alice", not_after=NOW - 1)

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from agents.alarms import ForgetParts
+from agents.stored_message import REPEAT_S
 from media.leg import RecordingClosed
 from protocol.checks import RefusalCode
 from protocol.encoding import digest
 from storage.voicemail_records import MessageState
 from tests.agents.office import (
     ALICES,
+    DAY_S,
     FORGOTTEN_S,
     PHONE,
     SESSION,
@@ -50,6 +52,40 @@ def test_who_registers_hears_what_waits() -> None:
     assert only(office.register(PHONE, NOW + 102), Waiting) == waiting, "again each time"
     assert len(office.mailbox.devices) == 2
     assert not office.register(PHONE, NOW + 100, until=NOW + 99).sends, "over before it came"
+
+
+def test_who_is_registered_no_more_hears_nothing_more() -> None:
+    office = Office()
+    office.register(PHONE)
+    office.register(TABLET)
+    office.register(PHONE, NOW + 5, until=NOW + 5)
+    assert [device.device for device in office.mailbox.devices] == [TABLET.device]
+    assert only(office.leave(now=NOW + 6), Waiting).to == TABLET.device
+
+
+def test_or_11_registering_has_a_rate_and_is_remembered_all_the_same() -> None:
+    office = Office(requests_per_s=3)
+    office.leave()
+    told = [len(waitings(office.register(PHONE, NOW + 100))) for _ in range(5)]
+    assert told == [1, 1, 1, 0, 0]
+    assert len(waitings(office.register(TABLET, NOW + 101))) == 1
+    assert len(office.mailbox.devices) == 2
+
+
+def test_a_registration_lasts_a_day_at_most_whatever_is_said() -> None:
+    office = Office()
+    office.register(PHONE, until=NOW + 10**9)
+    assert office.mailbox.devices[0].not_after == NOW + DAY_S
+
+
+def test_message_waiting_is_said_once_more_in_case_the_process_died_before_it_was_sent() -> None:
+    office = Office()
+    office.register(PHONE)
+    waiting = only(office.leave(), Waiting)
+    assert office.later(NOW + 1).sends == ()
+    assert only(office.later(NOW + REPEAT_S), Waiting) == waiting
+    assert office.later(NOW + 2 * REPEAT_S).sends == ()
+    assert office.message.repeat_at is None
 
 
 def test_a_registration_that_is_over_hears_nothing() -> None:

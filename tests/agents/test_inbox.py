@@ -32,7 +32,7 @@ from tests.agents.collector import (
     waiting,
 )
 from tests.agents.scene import ALICE, BOB, CALL, EVE, MAILBOX, NOW
-from topics.catalogue import VOICEMAIL
+from topics.catalogue import CSCF
 from topics.messages import (
     Contact,
     ListMessages,
@@ -103,7 +103,7 @@ def test_a_list_is_what_the_mailbox_says_and_what_was_left() -> None:
     bob.put(Outbox.key_for(DEVICE), Outbox(left=tuple(left)))
     decision = bob.give(ListMessages(request=REQUEST, to=DEVICE))
     [question] = [send for send in decision.sends if isinstance(send.message, Mailbox)]
-    assert (question.topic, question.key) == (VOICEMAIL, BOB)
+    assert (question.topic, question.key) == (CSCF, BOB)
     assert question.message == Mailbox(identity=BOB, request=REQUEST, sender=Contact("bob", DEVICE))
     told = report(decision, ReportEvent.LEFT)
     assert (told.caller, told.callee, told.call, told.request) == (BOB, EVE, bytes([1]) * 16, REQUEST)

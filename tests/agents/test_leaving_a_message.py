@@ -268,6 +268,19 @@ def test_nothing_was_left(kept: int | None) -> None:
     alice = Alice().leaving()
     alice.hang_up()
     assert events(alice.give(alice.bye_ok(kept=kept))) == [ReportEvent.ENDED]
+    assert len(alice.outbox.left) == (kept is None), "what was not stored is not listed as left"
+
+
+def test_settled_is_repeated_until_it_is_answered_though_the_call_is_over() -> None:
+    alice = Alice().leaving()
+    alice.hang_up()
+    assert only(Settled, alice.give(CallAlarm(alice.call.session), now=NOW + 2))
+    alice.give(alice.bye_ok())
+    alarm = CallAlarm(alice.call.session)
+    seconds = [second for second in range(3, 64) if sent(alice.give(alarm, now=NOW + second), Settled)]
+    assert len(seconds) > 3
+    alice.give(SettledOk(**alice.about))
+    assert not any(alice.give(alarm, now=NOW + second).sends for second in range(64, 200))
 
 
 @pytest.mark.parametrize("changes", [{"by": Role.CALLEE}, {"by": Role.CALLER}, {"fork": FORK}], ids=str)

@@ -252,6 +252,8 @@ async def test_who_stops_tells_all_that_it_has(machine: Machine) -> None:
     await machine.until(lambda: len(machine.parts("one")) == 1)
     machine.recorder.close_all()
     assert machine.events[1:] == [RecordingClosed("one"), RecordingClosed("two")]
+    machine.open("three")
+    assert machine.events[3:] == [RecordingClosed("three")], "it begins nothing more"
 
 
 async def test_a_port_that_is_taken() -> None:
