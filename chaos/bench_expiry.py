@@ -41,7 +41,7 @@ from topics.messages import Contact, Fetch, FetchResponse, Refusal, clear
 KEYS: Final = 100_000
 FETCHES: Final = 1_000
 _BATCH: Final = 500
-_AHEAD_S: Final = 45  # until the second in which they end: they are written before it
+_AHEAD_S: Final = 30  # until the second in which they end: they are written before it
 _GIVE_UP_S: Final = 120
 _HOST: Final = "bench"
 

@@ -18,9 +18,8 @@ from media.pcm import Pcm, mixed
 from media.playout import Playout
 from media.reception import Reception
 from media.rtcp import ReportBlock, is_rtcp
-from media.srtp import ReceivingStream, SrtpRefused, SrtpReplayed
+from media.srtp import SrtpRefused, SrtpReplayed, stream_of_peer
 from protocol.description import Flow
-from protocol.srtp_keys import srtp_master
 
 STREAMS_MAX: Final = 31  # a peer needs a fresh one each 11 minutes at most; one report holds so many blocks
 _UNPROVEN_MAX: Final = 8  # SSRCs whose key is kept though nothing has authenticated under it
@@ -30,16 +29,7 @@ class _IncomingStream:
     """One SSRC of the peer."""
 
     def __init__(self, leg: Leg, codec: Codec, ssrc: int) -> None:
-        master = srtp_master(
-            leg.root,
-            leg.suite,
-            sender=leg.remote,
-            receiver=leg.local,
-            media_line=leg.media_line,
-            ssrc=ssrc,
-            n=leg.n,
-        )
-        self.srtp = ReceivingStream(master, ssrc)
+        self.srtp = stream_of_peer(leg, ssrc)
         self.reception = Reception(ssrc, codec.clock_hz)
         self.playout = Playout()
         self._codec = codec

@@ -10,9 +10,10 @@ from typing import Final
 
 from pylibsrtp import Error, Policy, Session
 
+from media.leg import Leg
 from media.rtp import HEADER_OCTETS
 from protocol.description import SrtpSuite
-from protocol.srtp_keys import MasterKey
+from protocol.srtp_keys import MasterKey, srtp_master
 
 SEQUENCE_MAX: Final = 65_535
 _WINDOW: Final = 1024  # packets that the replay list looks back: 20 s
@@ -91,6 +92,20 @@ class ReceivingStream:
 
 def _open(session: Session, packet: bytes, *, rtcp: bool) -> bytes:
     return bytes(session.unprotect_rtcp(packet) if rtcp else session.unprotect(packet))
+
+
+def stream_of_peer(leg: Leg, ssrc: int) -> ReceivingStream:
+    """What opens the stream of this SSRC that the peer of a leg sends, if it is the peer's."""
+    master = srtp_master(
+        leg.root,
+        leg.suite,
+        sender=leg.remote,
+        receiver=leg.local,
+        media_line=leg.media_line,
+        ssrc=ssrc,
+        n=leg.n,
+    )
+    return ReceivingStream(master, ssrc)
 
 
 def _policy(master: MasterKey, ssrc: int) -> Policy:

@@ -20,8 +20,7 @@ from media.incoming import STREAMS_MAX
 from media.leg import Leg
 from media.pcm import PACKET_SAMPLES, SILENCE, Pcm
 from media.rtcp import is_rtcp
-from media.srtp import ReceivingStream, SrtpRefused, SrtpReplayed
-from protocol.srtp_keys import srtp_master
+from media.srtp import SrtpRefused, SrtpReplayed, stream_of_peer
 
 _NOT_TOLD: Final = 1 << 64  # later than any NTP timestamp
 
@@ -95,16 +94,7 @@ class _StoredStream:
     """One SSRC of the sender."""
 
     def __init__(self, leg: Leg, codec: Codec, ssrc: int) -> None:
-        master = srtp_master(
-            leg.root,
-            leg.suite,
-            sender=leg.remote,
-            receiver=leg.local,
-            media_line=leg.media_line,
-            ssrc=ssrc,
-            n=leg.n,
-        )
-        self.srtp = ReceivingStream(master, ssrc)
+        self.srtp = stream_of_peer(leg, ssrc)
         self.sequences: set[int] = set()
         self.ntp = _NOT_TOLD  # of its first report
         self._ssrc = ssrc

@@ -62,7 +62,12 @@ def test_chance_comes_in_at_one_place() -> None:
         for path in modules(package)
         if re.search(r"[=(] *os\.urandom\b", path.read_text()) or imports(path) & {"secrets", "uuid"}
     ]
-    assert found == ["chaos/bench.py", "chaos/bench_clients.py", "chaos/bench_expiry.py", "console/outside.py"]
+    assert found == [
+        "chaos/bench.py",
+        "chaos/bench_clients.py",
+        "chaos/bench_expiry.py",
+        "console/outside.py",
+    ]
 
 
 def test_nobody_else_in_the_environment_claims_our_names() -> None:
