@@ -62,7 +62,7 @@ def ue(
 ) -> None:
     """The handsets of one UE host, with real media."""
     settings, profile = settings_to_run(lab=lab)
-    devices = tuple(device for device in read_users(users) if device.host == host)
+    devices = tuple(device for device in read_users(users) if host and device.host == host)
     if not devices:
         raise UsersBroken(f"{users}: no device on the UE host {host!r}; choose one with --host")
     _make(heard)

@@ -12,6 +12,7 @@ import numpy as np
 from console.mistakes import Mistake
 from media.pcm import Pcm
 from protocol.checks import Refused
+from protocol.names import Owner
 from storage.users_file import Device, UsersBroken
 from topics.bus import Inbound
 from topics.catalogue import Topic
@@ -110,6 +111,7 @@ def find(devices: tuple[Device, ...], who: str) -> Device:
 
     Raises UsersBroken.
     """
+    devices = tuple(device for device in devices if device.owner is Owner.UE)
     for device in devices:
         if who in {device.impi, device.identity, device.identity.removeprefix("sip:").partition("@")[0]}:
             return device

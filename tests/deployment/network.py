@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ from console.switchboard import Switchboard, switchboard
 from storage import key_file
 from storage.records import RecordCodec
 from storage.redis_store import RedisSettings
-from storage.users_file import Device, write_users
 from storage.wrapping import Wrapping
 from tests.servers import ROOT, Servers
 from topics.catalogue import REPORTS, Topic
@@ -92,13 +91,11 @@ class Network:
         """Opens what the agents have stored."""
         return RecordCodec(Wrapping(key_file.read(self.directory / "secrets" / "keys.toml"), os.urandom))
 
-    async def set_up(self, devices: Sequence[Device]) -> None:
-        """An operator's first steps for these users."""
-        (self.directory / "users.toml").write_text(write_users(tuple(devices)))
+    async def set_up(self, *names: str) -> None:
+        """An operator's first steps, for users with these devices and a mailbox."""
         await self.otway("keys", "init")
-        await asyncio.gather(
-            self.otway("provision", "users.toml"), self.otway("topics", "create", "--users", "users.toml")
-        )
+        await self.otway("provision", "users.toml", *(part for name in names for part in ("--draw", name)))
+        await self.otway("topics", "create", "--users", "users.toml")
 
     @asynccontextmanager
     async def overhear(self, *topics: Topic) -> AsyncIterator[Overheard]:
@@ -114,7 +111,12 @@ class Network:
     async def otway(self, *arguments: str, expect: int | None = 0) -> str:
         """Run a command to its end; standard output and error."""
         process = await self._start(*arguments)
-        output, _ = await asyncio.wait_for(process.communicate(), 120)
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), 120)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if expect is not None:
             assert process.returncode == expect, output.decode()
         return output.decode()

@@ -16,14 +16,8 @@ from tests.deployment.network import Network
 pytestmark = pytest.mark.servers
 
 
-async def set_up(network: Network) -> None:
-    await network.otway("keys", "init")
-    await network.otway("provision", "users.toml", "--draw", "alice", "--draw", "bob")
-    await network.otway("topics", "create", "--users", "users.toml")
-
-
 async def test_a_call_between_processes(network: Network) -> None:
-    await set_up(network)
+    await network.set_up("alice", "bob")
     for role in ("kms", "bsf", "cscf"):
         await network.run(role, role)
     await network.run("bob", "ue", "--host", "bob", "--users", "users.toml", "--heard", "heard")
@@ -57,7 +51,7 @@ async def test_a_call_between_processes(network: Network) -> None:
     assert logs.count("stopped") == 5
     files = "".join((network.directory / name).read_text() for name in ("users.toml", "secrets/keys.toml"))
     secrets = re.findall(r"[0-9a-f]{32,}", files)
-    assert len(secrets) == 5
+    assert len(secrets) == 6
     assert not any(secret in logs + said for secret in secrets)
 
     shown = await network.otway("topics", "tail", "ims.audit", "--from-beginning", "--count", "1")
@@ -95,7 +89,7 @@ async def test_what_a_user_does_wrong_is_told_in_a_line(network: Network) -> Non
     assert "key file of this store" in await network.otway("doctor", expect=1)
     keys.unlink()
     keys.with_name("right.toml").rename(keys)
-    assert "4 as they were" in await network.otway("provision", "users.toml")
+    assert "5 as they were" in await network.otway("provision", "users.toml")
 
     assert "--host" in await network.otway("run", "ue", "--host", "carol", "--users", "users.toml", expect=1)
     network.environment["OTWAY_PROFILE"] = "literal"
@@ -111,7 +105,7 @@ async def test_what_a_user_does_wrong_is_told_in_a_line(network: Network) -> Non
 
 
 async def test_doctor_is_content_with_a_deployment_that_is_set_up(network: Network) -> None:
-    await set_up(network)
+    await network.set_up("alice", "bob")
     found = [json.loads(line) for line in (await network.otway("doctor", "--json")).splitlines()]
     assert {each["about"] for each in found} == {
         "broker",
@@ -131,7 +125,7 @@ async def test_doctor_is_content_with_a_deployment_that_is_set_up(network: Netwo
 
 
 async def test_the_literal_profile_says_so_on_every_line_of_its_log(network: Network) -> None:
-    await set_up(network)
+    await network.set_up("alice", "bob")
     network.environment |= {"OTWAY_PROFILE": "literal", "OTWAY_LOG": "json"}
     await network.run("kms", "kms", "--lab")
     said = await network.stop("kms")

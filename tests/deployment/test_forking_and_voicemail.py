@@ -18,7 +18,6 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
-from chaos.lab import draw_mailbox, draw_town
 from media.likeness import likeness
 from media.samples import callee_sample, caller_sample, tone
 from media.wav import read_sound, write_wav
@@ -112,9 +111,9 @@ def part_of(callee: str, call: str, number: int) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def town(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
-    network, mailbox = Network(servers, tmp_path_factory.mktemp("town")), draw_mailbox(secrets.token_bytes)
-    await network.set_up((*draw_town(HOSTS, secrets.token_bytes), mailbox))
-    network.environment["OTWAY_MAILBOX"] = mailbox.identity
+    network = Network(servers, tmp_path_factory.mktemp("town"))
+    await network.set_up(*HOSTS)
+    network.environment["OTWAY_MAILBOX"] = identity("voicemail")
     write_wav(network.directory / "said.wav", SAID)
     try:
         async with AsyncExitStack() as closing:
@@ -218,13 +217,14 @@ async def test_a_device_dies_while_it_collects_then_two_play_at_a_time(
     await town.switch_on("carol")
     assert not (await town.heard("carol", "--keep"))["deleted"]
 
-    async with without_a_part(town, "carol", call):
-        playing = [
-            asyncio.create_task(town.network.otway("mailbox", host, "play", "--json", expect=None))
+    async with asyncio.TaskGroup() as playing, without_a_part(town, "carol", call):
+        plays = [
+            playing.create_task(town.network.otway("mailbox", host, "play", "--json", expect=None))
             for host in both
         ]
-        await asyncio.gather(*(until_some_came(town, host) for host in both))
-    outcomes = [json.loads(said) for said in await asyncio.gather(*playing)]
+        for host in both:
+            await until_some_came(town, host)
+    outcomes = [json.loads(play.result()) for play in plays]
     assert any(outcome["whole"] and outcome["deleted"] for outcome in outcomes)
     assert {outcome["problem"] for outcome in outcomes} <= {None, "not-found"}
     assert await asyncio.gather(*map(town.listed, both)) == [[], []]
@@ -284,8 +284,10 @@ async def test_where_no_message_may_be_left_the_caller_is_told(town: Town) -> No
 @asynccontextmanager
 async def kms_that_stores_no_keys(network: Network) -> AsyncIterator[None]:
     await restart_kms(network, OTWAY_DEFERRED_DAYS_MAX="0")
-    yield
-    await restart_kms(network, OTWAY_DEFERRED_DAYS_MAX="7")
+    try:
+        yield
+    finally:
+        await restart_kms(network, OTWAY_DEFERRED_DAYS_MAX="7")
 
 
 async def restart_kms(network: Network, **environment: str) -> None:
