@@ -52,6 +52,8 @@ def waiting(terms: Terms, handset: Handset, inbox: Inbox | None, message: Waitin
         left_at=message.left_at,
         until=min(message.not_after, now + KEEP_S_MAX),
     )
+    if told in inbox.waiting and message.request is None:  # said before, and known
+        return NOTHING
     return _remembered(handset, inbox, told, now) + report(
         handset.impi,
         ReportEvent.WAITING,

@@ -572,7 +572,7 @@ def test_or_15_a_fetch_of_nothing(town: Town) -> None:
     assert town.agreement() is None, "a fetch draws no key"
 
 
-def test_or_15_a_fetch_of_a_live_call_is_refused(town: Town) -> None:
+def test_or_15_a13_a_fetch_of_a_live_call_is_refused(town: Town) -> None:
     """A13: a losing device asks for the winner's key as if it were a message's."""
     request = town.request()
     winner = granted(town.give(request))

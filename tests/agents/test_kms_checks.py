@@ -394,7 +394,7 @@ def test_or_17_each_part_of_settled(town: Town, wrong: str) -> None:
     assert refusal.sealed is None
 
 
-def test_or_17_a_loser_cannot_settle(town: Town) -> None:
+def test_or_17_a17_a_loser_cannot_settle(town: Town) -> None:
     """A17: bob's other device knows F and token_a, and not alice's key."""
     request = town.request()
     granted(town.give(request))

@@ -52,6 +52,17 @@ def world(
     return list(Transcript(made, profile).lines())
 
 
+def message(*, collecting: bool) -> list[str]:
+    """Bob is away; alice leaves a message at 5 s. He comes back, and collects it; or she takes it back."""
+    made = World(1, Faults(), names=("alice", "bob"))
+    made.at(3.0, lambda: made.crash(made.member("bob"), back_after_s=30.0))
+    made.at(5.0, lambda: made.dial("alice", "bob"))
+    made.at(TALK_S, lambda: made.hang_up("alice"))
+    made.at(40.0, lambda: made.collect("bob") if collecting else made.take_back("alice"))
+    made.run_until(45.0)
+    return list(Transcript(made).lines())
+
+
 def kms(settings: KmsSettings) -> Cast:
     return Cast(kms=lambda: Kms(HARDENED, settings))
 
@@ -61,6 +72,8 @@ CALLS: dict[str, Callable[[], list[str]]] = {
     "answered-after-ringing": lambda: world(answer_after_s=3),
     "declined": lambda: world(answer_after_s=None),
     "no-answer": lambda: world(answer_after_s=170, hang_up_at=None, until=80.0),
+    "message-heard": lambda: message(collecting=True),
+    "message-taken-back": lambda: message(collecting=False),
     "expired": lambda: world(hang_up_at=None, until=3700.0),
     "refused-denied": lambda: world(change=change_field(Invite, "token_a", zeros)),
     "refused-unsupported": lambda: world(cast=kms(KmsSettings(suites=frozenset({Suite.CHACHA20_POLY1305})))),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.simulator import EPOCH, World
-from console.ladder import name_of, sender_of
+from console.ladder import name_of, note_of, sender_of
 from protocol.checks import Refused
 from protocol.evidence import Holder
 from protocol.names import Role, Run
@@ -19,15 +19,23 @@ from topics.messages import (
     Audit,
     Bye,
     ByeOk,
+    Collected,
     Decline,
+    Deposit,
+    DepositResponse,
+    Fetch,
+    FetchResponse,
     Invite,
     KeyRequest,
     KeyResponse,
+    MailboxOk,
     OfRun,
     Ok,
     Refusal,
     Report,
     Settled,
+    Stored,
+    Waiting,
     run_of,
 )
 
@@ -106,6 +114,17 @@ class Transcript:
                 yield f"{self._names.of(message.fork, 'F#')} grant_a confirm_b"
             case Settled():
                 yield "settled"
+            case (
+                Deposit()
+                | DepositResponse()
+                | MailboxOk()
+                | Waiting()
+                | Fetch()
+                | FetchResponse()
+                | Stored()
+                | Collected()
+            ):
+                yield note_of(message)
             case _:
                 pass
 
@@ -155,7 +174,7 @@ class Transcript:
     def _held(self) -> str:
         holders: dict[str, list[str]] = {}
         for media in self._world.sessions:
-            for opening in media.openings:
+            for opening in (*media.openings, *media.listenings):
                 key = self._names.of(opening.leg.root.reveal(), "K#")
                 holders.setdefault(key, []).append(opening.host)
         if not holders:
