@@ -257,7 +257,7 @@ def _hang_up(route: Route, message: Bye | ByeOk, now: int) -> Decision:
     branch = branch_named(route, message.fork)
     match message.by:
         case Role.CALLER if message.fork is None:
-            return to_mailbox(route, message) if route.diverted else NOTHING
+            return to_mailbox(route, message) if route.diverted and isinstance(message, Bye) else NOTHING
         case Role.CALLER:
             return NOTHING if branch is None else _caller_hangs_up(route, branch, message, now)
         case Role.MAILBOX:

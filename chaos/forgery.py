@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from protocol.checks import Refused
-from protocol.description import SrtpSuite, read_description
+from protocol.description import BodyMalformed, SrtpSuite, read_description
 from protocol.evidence import Grant, Holder
 from protocol.exchange import Hardened
 from protocol.names import MASTER_KEY_OCTETS, Kind, Role
@@ -47,6 +47,8 @@ class Forger:
             return None
         response = decode(record.value)
         if isinstance(response, MailboxOk | Waiting):
+            if not _is_answer(response.answer):
+                return None
             weaker = msgspec.structs.replace(response, answer=_weaker(response.answer))
             return Outbound(record.topic, record.partition, record.key, encode(weaker), record.headers)
         if not isinstance(response, KeyResponse):
@@ -82,6 +84,15 @@ class Forger:
         grant_b = profile.seal_grant(holder, run, wrong, token=request.token_b, random=self._random)
         forged = msgspec.structs.replace(response, grant_b=grant_b)
         return Outbound(record.topic, record.partition, record.key, encode(forged), record.headers)
+
+
+def _is_answer(answer: bytes) -> bool:
+    """Whether it is one at all: an outsider's messages are forwarded too."""
+    try:
+        read_description(answer)
+    except BodyMalformed:
+        return False
+    return True
 
 
 def _weaker(answer: bytes) -> bytes:

@@ -896,3 +896,13 @@ def test_no_device_is_left_ringing(seed: int, mailbox: str) -> None:
 def test_the_route_reads_as_it_was_written() -> None:
     route = diverted().route
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(route), type=Route) == route
+
+
+def test_a_mailbox_says_bye_and_hears_no_bye_ok() -> None:
+    control = Control(mailbox=MAILBOX)
+    control.hears(invite())
+    end = messages.ByeOk(fork=None, by=Role.CALLER, **ABOUT)
+    assert control.give(end) == NOTHING
+    bye = messages.Bye(fork=None, by=Role.CALLER, proof=None, **ABOUT)
+    [send] = control.give(bye).sends
+    assert (send.topic, send.message) == (VOICEMAIL, bye)

@@ -244,7 +244,13 @@ async def test_lag_is_told_for_each_inbox_and_partition(network: Network) -> Non
     told = await network.otway("topics", "lag")
     groups = {line.split()[0] for line in told.splitlines()}
     assert f"ue.{host}" in groups
-    assert {group for group in groups if not group.startswith("ue.")} == {"kms", "bsf", "cscf", "custodian"}
+    assert {group for group in groups if not group.startswith("ue.")} == {
+        "kms",
+        "bsf",
+        "cscf",
+        "custodian",
+        "voicemail",
+    }
     assert "ims.cscf/1 " in await network.otway("topics", "lag", "--partitions")
 
 
@@ -317,7 +323,7 @@ async def test_or_02_a_key_id_is_listed_once_used_and_revoked_by_order(network: 
     [stored] = await store.read([Subscriber.key_for(bob).name])
     assert stored.value is not None
     subscriber = codec.decode(Subscriber.key_for(bob), stored.value)
-    assert subscriber == msgspec.structs.replace(town.subscriber(bob), revoked=True)
+    assert subscriber == msgspec.structs.replace(town.subscriber(bob), revoked=True, revoked_at=NOW)
     known = await key_of(network, bob)
     assert (known["state"], known["impi"], known["grants"]) == ("revoked", f"bob-{MARK}@ims.example", 1)
     assert known["not_after"] == "2027-01-16T11:46:40Z"
