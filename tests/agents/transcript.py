@@ -174,9 +174,10 @@ class Transcript:
     def _held(self) -> str:
         holders: dict[str, list[str]] = {}
         for media in self._world.sessions:
-            for opening in (*media.openings, *media.listenings):
-                key = self._names.of(opening.leg.root.reveal(), "K#")
-                holders.setdefault(key, []).append(opening.host)
+            used = [(opening.leg.root, opening.host) for opening in media.openings]
+            used += [(listening.leg.root, listening.host) for listening in media.listenings]
+            for root, name in used:
+                holders.setdefault(self._names.of(root.reveal(), "K#"), []).append(name)
         if not holders:
             return "nobody holds a K"
         return "; ".join(f"{', '.join(dict.fromkeys(names))} held {key}" for key, names in holders.items())
