@@ -58,6 +58,7 @@ from topics.messages import (
     ReportEvent,
     Ringing,
     Trying,
+    named,
     run_of,
 )
 
@@ -271,12 +272,6 @@ def _cancelled(terms: Terms, call: UeCall) -> Decision:
 
 def _decline(terms: Terms, invite: Invite, handset: Handset, reason: DeclineReason) -> Decision:
     """Of a call that this device does not take up, and so keeps no record of."""
-    message = Decline(
-        call=invite.call,
-        run=invite.run,
-        caller=invite.caller,
-        callee=invite.callee,
-        reason=reason,
-        sender=Contact(terms.settings.host, handset.impi),
-    )
+    contact = Contact(terms.settings.host, handset.impi)
+    message = Decline(reason=reason, sender=contact, **named(invite))
     return Decision(sends=(Send(CSCF, call_key(invite.caller, invite.call), message),))

@@ -20,12 +20,11 @@ import msgspec
 from agents.alarms import CollectAlarm
 from agents.decision import NOTHING, Decision, Input, Put
 from agents.inbox import dealt_with, find, find_left, gone, report
-from agents.ue_call import GIVE_UP_S, REPEAT_S, Terms, session_of
+from agents.ue_call import GIVE_UP_S, REPEAT_S, Terms, mailbox_answer, session_of
 from agents.ue_message import (
     ask_deletion,
     ask_key,
     ask_parts,
-    chosen_for,
     enter,
     fail,
     finish,
@@ -199,7 +198,9 @@ def _fetched(
     nothing."""
     try:
         grant = verified(fetching, response, now)
-        chosen = chosen_for(fetching) if fetching.play else None
+        told_of = fetching.message
+        assert told_of is not None
+        chosen = mailbox_answer(told_of.offer, told_of.answer) if fetching.play else None  # OR-24
     except Refused as refused:
         return told(fetching, ReportEvent.REFUSED, now, check=refused.check, reason=refused.code)
     known = msgspec.structs.replace(

@@ -50,6 +50,7 @@ from topics.messages import (
     Ringing,
     Trying,
     Wire,
+    named,
 )
 
 
@@ -222,14 +223,7 @@ def _deny(message: Mailbox | Retrieve | Collected, code: RefusalCode) -> Decisio
                 identity=message.identity, request=message.request, messages=0, code=code, to=to
             )
         case _:
-            answer = MailboxRefusal(
-                call=message.call,
-                run=message.run,
-                caller=message.caller,
-                callee=message.callee,
-                code=code,
-                to=to,
-            )
+            answer = MailboxRefusal(code=code, to=to, **named(message))
     return Decision(sends=(to_device(message.sender, answer),))
 
 
@@ -239,12 +233,5 @@ def _live(records: Records, identity: str, now: int) -> list[Binding]:
 
 
 def _refuse(invite: Invite, to: Contact) -> Decision:
-    decline = Decline(
-        call=invite.call,
-        run=invite.run,
-        caller=invite.caller,
-        callee=invite.callee,
-        reason=DeclineReason.NOT_REGISTERED,
-        to=to.device,
-    )
+    decline = Decline(reason=DeclineReason.NOT_REGISTERED, to=to.device, **named(invite))
     return Decision(sends=(to_device(to, decline),))

@@ -10,8 +10,6 @@ A line is taken only once the KMS has said yes: an INVITE that proves nothing ho
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from agents.decision import NOTHING, Decision, Put, Send
@@ -25,12 +23,11 @@ from agents.stored_message import (
     held_now,
     hold,
     keep,
-    named,
     own_session,
     put_mailbox,
     to_cscf,
 )
-from media.leg import OpenRecording
+from media.leg import SILENT_S, OpenRecording
 from protocol.checks import RefusalCode, Refused
 from protocol.deferred import open_receipt, seal_mailbox_token
 from protocol.description import BodyMalformed, NothingInCommon, mailbox_answer_to, read_description
@@ -50,10 +47,9 @@ from topics.messages import (
     Invite,
     MailboxOk,
     Refusal,
+    named,
     run_of,
 )
-
-SILENT_S: Final = 15  # nothing more comes: the caller is gone
 
 
 def ask(

@@ -2,7 +2,7 @@
 
 A -> CSCF -> V   INVITE, with the reason     when nobody is registered, none answers, all decline
 V -> CSCF -> A   200 OK, DECLINE, BYE, BYE-OK
-A -> CSCF -> V   CANCEL, BYE, BYE-OK
+A -> CSCF -> V   CANCEL, BYE
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import msgspec
 
 from agents.alarms import ForgetParts
 from agents.decision import NOTHING, Decision, Keys, Put, Records, Wake, to_device
-from agents.stored_message import VoicemailSettings, end, named, own_session, put_mailbox, session_of
+from agents.stored_message import VoicemailSettings, end, own_session, put_mailbox, session_of
 from protocol.checks import RefusalCode, Refused
 from protocol.deferred import verify_proof
 from protocol.limits import FORKS_MAX, STORED_WINDOW
@@ -41,6 +41,7 @@ from topics.messages import (
     Retrieve,
     Stored,
     Waiting,
+    named,
 )
 
 _REGISTERED_S_MAX: Final = 86_400  # no registration lasts longer
@@ -74,11 +75,7 @@ def announce_again(
     """MESSAGE WAITING once more: the process may have died before it had sent the first."""
     name = (message.run.caller, message.run.call)
     own = tuple(each for each in announcements.waiting if (each.caller, each.call) == name)
-    decision = NOTHING
-    for device in _reachable(mailbox, now):
-        contact = Contact(device.host, device.device)
-        decision += _waiting(message.run.callee, Announcements(waiting=own), contact, now)
-    return decision
+    return _waiting_everywhere(message.run.callee, mailbox, own, now)
 
 
 def announce(
@@ -103,11 +100,8 @@ def announce(
         not_after=message.not_after,
     )
     waiting = (*_without(announcements, message, now), announcement)
-    decision = Decision(puts=(_put(run.callee, waiting, now),))
-    for device in _reachable(mailbox, now):
-        contact = Contact(device.host, device.device)
-        decision += _waiting(run.callee, Announcements(waiting=(announcement,)), contact, now)
-    return decision
+    remembered = Decision(puts=(_put(run.callee, waiting, now),))
+    return remembered + _waiting_everywhere(run.callee, mailbox, (announcement,), now)
 
 
 def tell(
@@ -237,6 +231,15 @@ def _is_there(message: StoredMessage | None, part: int, now: int) -> bool:
 
 def _reachable(mailbox: MailboxOf, now: int) -> tuple[Reachable, ...]:
     return tuple(each for each in mailbox.devices if each.not_after >= now)
+
+
+def _waiting_everywhere(
+    callee: str, mailbox: MailboxOf, waiting: tuple[Announcement, ...], now: int
+) -> Decision:
+    """MESSAGE WAITING for every device that is registered."""
+    devices = (Contact(each.host, each.device) for each in _reachable(mailbox, now))
+    announcements = Announcements(waiting=waiting)
+    return sum((_waiting(callee, announcements, device, now) for device in devices), NOTHING)
 
 
 def _waiting(

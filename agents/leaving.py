@@ -16,10 +16,9 @@ import msgspec
 
 from agents import caller
 from agents.decision import Decision, Put
-from agents.ue_call import REPEAT_S, Terms, keep, open_media, own_holder, report
+from agents.ue_call import REPEAT_S, Terms, keep, mailbox_answer, open_media, own_holder, report
 from protocol.checks import Check, Refused
 from protocol.deferred import open_mailbox_grant, proof_of
-from protocol.description import BodyMalformed, NothingInCommon, accept_mailbox_answer, read_description
 from protocol.names import Permit
 from protocol.sealing import Random
 from protocol.secret import Secret
@@ -47,7 +46,7 @@ def answered(
             answer=ok.answer,
             now=now,
         )  # OR-20 to OR-24
-        _accept(call, ok.answer)
+        chosen = mailbox_answer(call.offer, ok.answer)
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
     taken = msgspec.structs.replace(
@@ -72,14 +71,6 @@ def answered(
         keep(taken, now)
         + Decision(puts=(Put(Outbox.key_for(call.device), Outbox(left=(*kept, left)[-_LEFT_KEPT:])),))
         + caller.tell_settled(terms, taken)
-        + open_media(taken, read_description(taken.answer))
+        + open_media(taken, chosen)
         + report(taken, ReportEvent.MAILBOX, now, reason=ok.diverted, until=grant.not_after)
     )
-
-
-def _accept(call: UeCall, answer: bytes) -> None:
-    """Raises Refused(OR-24) if it is no answer to our offer."""
-    try:
-        accept_mailbox_answer(read_description(call.offer), answer)
-    except (BodyMalformed, NothingInCommon):  # OR-24
-        raise Refused(Check.OR_24) from None

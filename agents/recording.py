@@ -15,10 +15,9 @@ from typing import Final
 import msgspec
 
 from agents.decision import NOTHING, Decision, Put
-from agents.depositing import SILENT_S, put_lines
+from agents.depositing import put_lines
 from agents.handing_out import announce
 from agents.stored_message import (
-    GIVE_UP_S,
     REPEAT_S,
     VoicemailSettings,
     about,
@@ -31,7 +30,7 @@ from agents.stored_message import (
     wake,
     write,
 )
-from media.leg import CloseRecording, Recorded
+from media.leg import NOTHING_S, SILENT_S, CloseRecording, Recorded
 from protocol.limits import STORED_PACKETS_MAX
 from protocol.names import Role
 from storage.voicemail_records import (
@@ -46,7 +45,6 @@ from topics.messages import Bye, ByeOk, Cancelled
 
 CLOSING_S: Final = 3  # for the last packets; what is told later by another process is lost
 CUT_SHORT: Final = "cut-short"  # why this end hangs up when nothing more comes
-NOTHING_S: Final = GIVE_UP_S  # for a first packet
 _OPEN: Final = frozenset({MessageState.RECORDING, MessageState.CLOSING})
 
 

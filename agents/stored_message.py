@@ -75,16 +75,6 @@ def about(message: StoredMessage) -> dict[str, Any]:
     return clear(message.run)
 
 
-def named(message: OfRun) -> dict[str, Any]:
-    """The same fields, for an answer to what came."""
-    return {
-        "call": message.call,
-        "run": message.run,
-        "caller": message.caller,
-        "callee": message.callee,
-    }
-
-
 def write(message: StoredMessage) -> Put[StoredMessage]:
     """Remember the message as it is, and wake for it when that was to be before."""
     run = message.run
@@ -125,7 +115,7 @@ def to_cscf(message: OfRun) -> Decision:
 
 
 def decline(of_call: Mapping[str, Any], reason: DeclineReason) -> Decision:
-    """No message is left, and why. of_call: as `about` or `named` have it."""
+    """No message is left, and why. of_call: C, n, ID-A, ID-B as `clear` or `named` have them."""
     return to_cscf(Decline(reason=reason, **of_call))
 
 

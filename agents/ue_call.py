@@ -10,8 +10,16 @@ import msgspec
 from agents.alarms import CallAlarm
 from agents.decision import Decision, Put, Send, Wake
 from media.leg import CloseMedia, Leg, OpenMedia
-from protocol.checks import Refused
-from protocol.description import Description, Flow, SrtpSuite, read_description
+from protocol.checks import Check, Refused
+from protocol.description import (
+    BodyMalformed,
+    Description,
+    Flow,
+    NothingInCommon,
+    SrtpSuite,
+    accept_mailbox_answer,
+    read_description,
+)
 from protocol.evidence import Grant, Holder
 from protocol.exchange import transcript
 from protocol.limits import LIFE_S
@@ -57,6 +65,14 @@ class Terms:
 
     profile: Profile
     settings: UeSettings
+
+
+def mailbox_answer(offer: bytes, answer: bytes) -> Description:
+    """What a mailbox has chosen. Raises Refused(OR-24) if that is no answer to the offer."""
+    try:
+        return accept_mailbox_answer(read_description(offer), answer)
+    except (BodyMalformed, NothingInCommon):  # OR-24
+        raise Refused(Check.OR_24) from None
 
 
 def session_of(device: str, caller: str, call: bytes) -> str:

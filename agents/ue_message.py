@@ -14,17 +14,9 @@ from agents.decision import Decision, Put, Send, Wake
 from agents.inbox import report
 from agents.ue_call import FORGET_S, GIVE_UP_S, MEDIA_LINE, REPEAT_S, Terms
 from media.leg import CloseStored, Leg
-from protocol.checks import Check, Refused
+from protocol.checks import Check
 from protocol.deferred import open_fetch_grant
-from protocol.description import (
-    BodyMalformed,
-    Description,
-    Flow,
-    NothingInCommon,
-    SrtpSuite,
-    accept_mailbox_answer,
-    read_description,
-)
+from protocol.description import Description, Flow, SrtpSuite
 from protocol.evidence import FetchGrant, Holder
 from protocol.names import Role
 from protocol.sharding import call_key
@@ -52,15 +44,6 @@ def verified(fetching: Collecting, response: FetchResponse, now: int) -> FetchGr
         answer=message.answer,
         now=now,
     )  # OR-20 to OR-24
-
-
-def chosen_for(fetching: Collecting) -> Description:
-    """Under what the message was recorded. Raises Refused(OR-24) if that is no answer to the offer."""
-    assert fetching.message is not None
-    try:
-        return accept_mailbox_answer(read_description(fetching.message.offer), fetching.message.answer)
-    except (BodyMalformed, NothingInCommon):  # OR-24
-        raise Refused(Check.OR_24) from None
 
 
 def leg_of(retrieving: Collecting, grant: FetchGrant, chosen: Description) -> Leg:

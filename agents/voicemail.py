@@ -26,7 +26,6 @@ from agents.stored_message import (
     call_of,
     forget,
     keep,
-    named,
     repeated,
     to_cscf,
 )
@@ -57,6 +56,7 @@ from topics.messages import (
     Present,
     Refusal,
     Retrieve,
+    named,
 )
 
 __all__ = ["EXPECTED", "Voicemail", "VoicemailSettings"]

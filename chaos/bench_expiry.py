@@ -69,9 +69,9 @@ async def measure(servers: Clients, say: Callable[[str], None]) -> Expiry:
         _agreement(callers[number % len(callers)], callees[number % len(callees)], os.urandom(16), end)
         for number in range(KEYS)
     ]
-    await _store(store, [(run, value) for run, value in runs], end)
+    await _store(store, runs, end)
     assert now() < end, "written too late: the keys have ended before all were there"
-    destroyed_s, fetches, granted = await _by_kms(servers, [run for run, _ in runs], callers, callees, end)
+    destroyed_s, fetches, granted = await _by_kms(store, [run for run, _ in runs], callers, callees, end)
     left = await _left(store, [run for run, _ in runs])
     await store.close()
     return Expiry(KEYS, destroyed_s, expired_s, fetches, granted, left)
@@ -101,11 +101,10 @@ async def _by_redis(servers: Clients, value: bytes) -> float:
 
 
 async def _by_kms(
-    servers: Clients, runs: Sequence[Run], callers: Sequence[Device], callees: Sequence[Device], end: int
+    store: RedisStore, runs: Sequence[Run], callers: Sequence[Device], callees: Sequence[Device], end: int
 ) -> tuple[float, int, int]:
     """Seconds until no alarm of theirs is due, fetches answered, and how many of them with a key."""
     broker = MemoryBroker(catalogue([_HOST]))
-    store = RedisStore(servers.redis)
     kms = Kms(HARDENED, UNLIMITED)
     loop = Loop(kms, MemoryBus(broker, "kms", KMS.name), store, codec(), clock=now, random=os.urandom)
     await asyncio.sleep(end + 1 - time.time())
@@ -119,7 +118,6 @@ async def _by_kms(
         if asked >= FETCHES and not await store.due("kms", range(SHARDS), end + 2, 1):
             break
     took = time.time() - end - 1
-    await store.close()
     answers = [decode(record.value) for record in broker.records(ue_inbox(_HOST).name)]
     granted = sum(isinstance(answer, FetchResponse) for answer in answers)
     refused = sum(isinstance(answer, Refusal) for answer in answers)

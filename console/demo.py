@@ -19,6 +19,12 @@ from protocol.secret import Secret
 
 HEARD_WELL: Final = 0.9
 NOT_HEARD: Final = 0.1
+NOTES: Final = {
+    "bsf": "no K, but Ks, from which K_x follows: with the recorded grants it could",
+    "cscf": "tried all that passed it",
+    "wiretap": "has the packets and no key",
+}
+"""Of parties that should decrypt nothing, in any scenario."""
 _PARTY_WIDTH: Final = 24
 _VOICE_WIDTH: Final = 17
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from chaos.eavesdropping import readable
 from chaos.tampering import Part
-from console.demo import HEARD_WELL, NOT_HEARD, Access, Voice, table, tried
+from console.demo import HEARD_WELL, NOT_HEARD, NOTES, Access, Voice, table, tried
 from console.embedded import Hop, Town, TownSettings
 from console.ladder import Ladder
 from media.likeness import likeness
@@ -36,10 +36,8 @@ CALLEE: Final = "bob"
 _TAIL_S: Final = 0.3  # what is on its way when the sample has ended still arrives
 _TAMPERED_S: Final = 1.0  # of changed media are enough
 _NOTES: Final = {
+    **NOTES,
     "kms": "it made K",
-    "bsf": "no K, but Ks, from which K_x follows: with the recorded grants it could",
-    "cscf": "tried all that passed it",
-    "wiretap": "has the packets and no key",
 }
 
 

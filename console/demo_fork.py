@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from console.demo import HEARD_WELL, Access, Voice, table, tried
+from console.demo import HEARD_WELL, NOTES, Access, Voice, table, tried
 from console.embedded import Hop, Town, TownSettings
 from console.ladder import Ladder
 from media.likeness import likeness
@@ -28,10 +28,8 @@ CALLER: Final = "alice"
 DEVICES: Final = ("bob", "bob-2")
 _TAIL_S: Final = 0.3  # what is on its way when the sample has ended still arrives
 _NOTES: Final = {
+    **NOTES,
     "kms": "it made both Ks",
-    "bsf": "no K, but Ks, from which K_x follows: with the recorded grants it could",
-    "cscf": "tried all that passed it",
-    "wiretap": "has the packets and no key",
 }
 
 
@@ -146,9 +144,7 @@ class ForkDemo:
             answered_by=winner,
             lost=lost,
             keys_differ=len(self._calls_keys()) == len(DEVICES),
-            kms_still_holds={
-                device: kept[key_id] for device in DEVICES for key_id in kept if town.has_key(device, key_id)
-            },
+            kms_still_holds=kept,
             access=tried({**self._held, "wiretap": []}, voices, notes),
             heard={
                 name: round(likeness(self.heard[name], self._sounds[other]), 3)

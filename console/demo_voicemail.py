@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from console.demo import HEARD_WELL, Access, Voice, table, tried
+from console.demo import HEARD_WELL, NOTES, Access, Voice, table, tried
 from console.embedded import Hop, Town, TownSettings
 from console.ladder import Ladder
 from media.likeness import likeness
@@ -29,11 +29,9 @@ LISTENER: Final = "bob-2"
 _TAIL_S: Final = 0.3
 _DELETED_WITHIN_S: Final = 5.0
 _NOTES: Final = {
+    **NOTES,
     "voicemail": "has all packets, and all that passed it",
     "kms": "it made K, and kept it wrapped",
-    "bsf": "no K, but Ks, from which K_x follows: with the recorded grants it could",
-    "cscf": "tried all that passed it",
-    "wiretap": "has the packets and no key",
 }
 
 

@@ -22,7 +22,7 @@ from agents.kms import Kms
 from agents.runtime import Loop
 from agents.stored_message import VoicemailSettings
 from agents.voicemail import Voicemail
-from chaos.eavesdropping import RECORDS, holdings, keylike
+from chaos.eavesdropping import holdings, keylike
 from chaos.lab import draw_codec, draw_mailbox, draw_town
 from chaos.tampering import Part, tamper
 from chaos.wire import FaultyBus, Fuse
@@ -225,22 +225,18 @@ class Town:
         return [*own, *holdings(self._network, self._codec, party), *seen]
 
     def granted_keys(self) -> dict[str, bool]:
-        """For each key id that K was granted to as a callee: whether the KMS still holds that K."""
+        """For each UE host whose device K was granted to as a callee: whether the KMS still holds that K."""
+        hosts = {device.impi: name for name, device in self.devices.items()}
         return {
-            fork.callee_key: fork.key is not None
-            for agreement in self._records(Agreement).values()
+            hosts[fork.impi]: fork.key is not None
+            for agreement in self._kms_records("agreement", Agreement)
             for run in agreement.runs
             for fork in run.forks
         }
 
-    def has_key(self, name: str, key_id: str) -> bool:
-        """Whether the device of that host is the owner of the key id."""
-        record = self._records(Subscriber).get(Subscriber.key_for(key_id).name)
-        return record is not None and record.impi == self.devices[name].impi
-
     def long_term_keys(self) -> set[Secret]:
         """All K_x that the KMS holds."""
-        return {record.key for record in self._records(Subscriber).values()}
+        return {record.key for record in self._kms_records("subscriber", Subscriber)}
 
     def stored_parts(self, call: bytes) -> int:
         """How many records with packets of this call the mailbox has."""
@@ -265,14 +261,13 @@ class Town:
             await self._recorder.stop()
         self.wiretap.stop()
 
-    def _records(self, kind: type[R]) -> dict[str, R]:
-        """The KMS's records of a kind, by name."""
-        label = next(label for (role, label), found in RECORDS.items() if role == "kms" and found is kind)
-        return {
-            name: self._codec.decode(Key(name, kind), value)
+    def _kms_records(self, label: str, kind: type[R]) -> list[R]:
+        """The KMS's records of a kind."""
+        return [
+            self._codec.decode(Key(name, kind), value)
             for name, value in self._network.items()
             if name.startswith("kms:") and f":{label}:" in name
-        }
+        ]
 
     async def _start_party(self, party: str) -> None:
         """One network role's process."""

@@ -29,7 +29,7 @@ from media.leg import (
     StoredHeard,
     TakeStored,
 )
-from media.line import Line, SocketAddress
+from media.line import Line, SocketAddress, addresses, bind
 from media.pcm import PACKET_S, SAMPLE_HZ, Pcm
 from media.session import Session
 from media.stored import StoredMedia
@@ -123,19 +123,9 @@ class Engine:
 
     async def start(self) -> tuple[MediaAddress, ...]:
         """Bind the lines. Returns the address of each, as peers are to be told. Raises OSError."""
-        loop = asyncio.get_running_loop()
         settings = self._settings
-        try:
-            for index in range(settings.lines):
-                port = settings.port + index if settings.port else 0
-                _, line = await loop.create_datagram_endpoint(Line, (settings.host, port))
-                self._lines.append(line)
-        except OSError:
-            await self.stop()
-            raise
-        return tuple(
-            MediaAddress(settings.advertised_host or settings.host, line.port) for line in self._lines
-        )
+        self._lines = await bind(settings.lines, settings.host, settings.port)
+        return addresses(self._lines, settings.advertised_host or settings.host)
 
     def carry_out(self, instruction: MediaInstruction) -> None:
         """Open or close a session, or take packets of a stored one; one that is open already, or not open, is

@@ -9,12 +9,16 @@ heard through the same engine, faster than it was said (`OpenStored`); a mailbox
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from protocol.description import Flow, SrtpSuite
 from protocol.secret import Secret
 from protocol.transport import MediaAddress, Statistics
+
+SILENT_S: Final = 15  # a recorder that has heard nothing more for so long: the caller is gone
+NOTHING_S: Final = 32  # and none at all: she never came
 
 
 class Leg(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

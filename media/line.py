@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from protocol.transport import MediaAddress
@@ -75,3 +76,24 @@ class Line(asyncio.DatagramProtocol):
     def _bound(self) -> asyncio.DatagramTransport:
         assert self._transport is not None
         return self._transport
+
+
+async def bind(count: int, host: str, port: int) -> list[Line]:
+    """So many lines, or none. port: of the first, the others follow; 0: any free ones. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    lines: list[Line] = []
+    try:
+        for index in range(count):
+            address = (host, port + index if port else 0)
+            _, line = await loop.create_datagram_endpoint(Line, address)
+            lines.append(line)
+    except OSError:
+        for line in lines:
+            await line.close()
+        raise
+    return lines
+
+
+def addresses(lines: Sequence[Line], host: str) -> tuple[MediaAddress, ...]:
+    """What peers are told of them."""
+    return tuple(MediaAddress(host, line.port) for line in lines)

@@ -15,8 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from media.leg import CloseRecording, MediaEvent, MediaInstruction, OpenRecording, Recorded, RecordingClosed
-from media.line import Line
+from media.leg import (
+    NOTHING_S,
+    SILENT_S,
+    CloseRecording,
+    MediaEvent,
+    MediaInstruction,
+    OpenRecording,
+    Recorded,
+    RecordingClosed,
+)
+from media.line import Line, addresses, bind
 from media.rtp import HEADER_OCTETS, VERSION
 from protocol.limits import PACKET_OCTETS_MAX, STORED_OCTETS_MAX
 from protocol.transport import MediaAddress
@@ -42,10 +51,10 @@ class RecorderSettings:
     advertised_host: str | None = None
     """What callers are told in place of `host`, for instance behind 0.0.0.0."""
 
-    silence_s: float = 15.0
+    silence_s: float = SILENT_S
     """Nothing more for so long ends a session: its caller is gone."""
 
-    nothing_s: float = 32.0
+    nothing_s: float = NOTHING_S
     """No packet at all for so long ends one: its caller never came."""
 
     linger_s: float = 0.3
@@ -114,22 +123,13 @@ class Recorder:
 
     async def start(self) -> tuple[MediaAddress, ...]:
         """Bind the lines. Returns the address of each, as callers are to be told. Raises OSError."""
-        loop = asyncio.get_running_loop()
         settings = self._settings
-        try:
-            for index in range(settings.lines):
-                port = settings.port + index if settings.port else 0
-                _, line = await loop.create_datagram_endpoint(Line, (settings.host, port))
-                line.not_after = math.inf  # what K's lifetime is a mailbox need not know
-                self._lines.append(line)
-        except OSError:
-            await self.stop()
-            raise
-        self._beating = loop.create_task(self._beat())
+        self._lines = await bind(settings.lines, settings.host, settings.port)
+        for line in self._lines:
+            line.not_after = math.inf  # what K's lifetime is a mailbox need not know
+        self._beating = asyncio.get_running_loop().create_task(self._beat())
         self._beating.add_done_callback(_raise)
-        return tuple(
-            MediaAddress(settings.advertised_host or settings.host, line.port) for line in self._lines
-        )
+        return addresses(self._lines, settings.advertised_host or settings.host)
 
     def carry_out(self, instruction: MediaInstruction) -> None:
         """Open or close a session; one that is open already, or closing, is left alone. One that is not open

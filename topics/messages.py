@@ -710,3 +710,8 @@ def run_of(message: OfRun, suite: Suite) -> Run:
 def clear(run: Run) -> dict[str, Any]:
     """C, n, ID-A, ID-B as the fields that every message of the run has."""
     return {"call": run.call, "run": run.n, "caller": run.caller, "callee": run.callee}
+
+
+def named(message: OfRun) -> dict[str, Any]:
+    """The same fields, for an answer to a message of the run."""
+    return {"call": message.call, "run": message.run, "caller": message.caller, "callee": message.callee}
