@@ -4,9 +4,9 @@ It holds no key and opens nothing. The ends repeat what is not answered; call co
 long devices may ring, and for the CANCEL that it sends of its own accord.
 
     UE -> CSCF  REGISTER           UE <- CSCF  REGISTERED          CSCF -> V  PRESENT
-    A  -> CSCF -> B   INVITE, ACK, BYE, BYE-OK                     agents/forking.py: to which of B's devices
+    A  -> CSCF -> B   INVITE, ACK, BYE, BYE-OK           agents/routing/forking.py: to which of B's devices
     B  -> CSCF -> A   RINGING, 200 OK, DECLINE, BYE, BYE-OK
-    A  -> CSCF -> V, V -> CSCF -> A                                agents/diverting.py: the mailbox
+    A  -> CSCF -> V, V -> CSCF -> A                                agents/routing/diverting.py: the mailbox
     B  -> CSCF -> V   MAILBOX, RETRIEVE of a registered device; COLLECTED of anybody, since it has a proof
     A  -> CSCF   CANCEL, and CANCELLED back;  CSCF -> B likewise
 """
@@ -16,10 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from agents import diverting, forking
 from agents.alarms import Cancelling, NoAnswer
 from agents.decision import NOTHING, Decision, Input, Keys, Put, Records, Send, to_device
-from agents.routing import keep, repeat_cancel, to_branch, wait
+from agents.routing import diverting, forking
+from agents.routing.ways import keep, repeat_cancel, to_branch, wait
 from protocol.checks import RefusalCode
 from protocol.limits import FORKS_MAX
 from protocol.sealing import Random

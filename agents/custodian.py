@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import msgspec
 
-from agents.attaching import kept_until
 from agents.decision import NOTHING, Decision, Input, Keys, Put, Records
+from agents.granting.attaching import kept_until
 from protocol.checks import Check, RefusalCode
 from protocol.encoding import digest, enc
 from protocol.sealing import Random

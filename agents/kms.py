@@ -2,10 +2,10 @@
 
     B   -> KMS  REQUEST   C, n, ID-A, ID-B, KID-A, KID-B, suite, token_a, token_b
     KMS -> B    RESPONSE  C, n, F, grant_a, grant_b          or REFUSAL
-    A   -> KMS  SETTLED   C, n, ID-A, ID-B, KID-A, suite, sealed      agents/settling.py
-    V   -> KMS  DEPOSIT   a message is left                           agents/deferring.py
+    A   -> KMS  SETTLED   C, n, ID-A, ID-B, KID-A, suite, sealed      agents/granting/settling.py
+    V   -> KMS  DEPOSIT   a message is left                           agents/granting/deferring.py
     B   -> KMS  FETCH     and heard
-    UE  -> KMS  ATTACH    B-TID                                       agents/attaching.py
+    UE  -> KMS  ATTACH    B-TID                                       agents/granting/attaching.py
 
 It holds no state of its own: subscribers' keys and what was granted are records.
 """
@@ -17,10 +17,10 @@ from typing import ClassVar
 
 import msgspec
 
-from agents import attaching, deferring, settling
 from agents.alarms import KeysEnd
 from agents.decision import NOTHING, Decision, Input, Keys, Records, Send, to_device
-from agents.hearing import Hearing, KmsSettings
+from agents.granting import attaching, deferring, settling
+from agents.granting.hearing import Hearing, KmsSettings
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import digest, enc
 from protocol.evidence import Grant, Holder, Token

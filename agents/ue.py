@@ -1,20 +1,20 @@
 """The user equipment: the handsets of one host, each with its key, its registration and its calls.
 
 This file finds the handset and the call or message that an input is for; what follows from it stands in
-`agents/handset.py` (keys and registration), `agents/caller.py`, `agents/callee.py`, `agents/leaving.py` and
-`agents/hanging_up.py` (calls), `agents/inbox.py` and `agents/collecting.py` (messages that were left). What
-may come when is a table: `agents/call_states.py`, and one in `agents/collecting.py`.
+`agents/handset/`: `registration.py` (keys and registration), `caller.py`, `callee.py`, `leaving.py` and
+`hanging_up.py` (calls), `inbox.py` and `collecting.py` (messages that were left). What may come when is a
+table: `call_states.py`, and one in `collecting.py`.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from agents import callee, caller, collecting, handset, hanging_up, inbox, leaving
 from agents.alarms import CallAlarm, CollectAlarm, HandsetAlarm
-from agents.call_states import EXPECTED
 from agents.decision import NOTHING, Decision, Input, Keys, Records
-from agents.ue_call import Terms, UeSettings, device_of, session_of
+from agents.handset import callee, caller, collecting, hanging_up, inbox, leaving, registration
+from agents.handset.call_states import EXPECTED
+from agents.handset.ue_call import Terms, UeSettings, device_of, session_of
 from media.leg import MediaClosed, MediaSilent, StoredHeard
 from protocol.checks import RefusalCode
 from protocol.profile import Profile
@@ -146,15 +146,15 @@ class Ue:
         settings = self._terms.settings
         match message:
             case HandsetAlarm():
-                return handset.see_to(settings, device, now, random)
+                return registration.see_to(settings, device, now, random)
             case BootstrapChallenge():
-                return handset.challenged(settings, device, message, now, random)
+                return registration.challenged(settings, device, message, now, random)
             case BootstrapDone():
-                return handset.bootstrapped(settings, device, message, now, random)
+                return registration.bootstrapped(settings, device, message, now, random)
             case Attached():
-                return handset.attached(settings, device, message, now, random)
+                return registration.attached(settings, device, message, now, random)
             case Registered():
-                return handset.registered(settings, device, message, now, random)
+                return registration.registered(settings, device, message, now, random)
             case BootstrapRefusal() | AttachRefusal():
                 return NOTHING  # hints: the handset's alarm asks again
             case Dial():
@@ -252,7 +252,7 @@ class Ue:
         """A hint that the KMS does not hold this device's key: it is fetched again, at no cost if untrue."""
         match message:
             case Refusal(code=RefusalCode.DENIED, sealed=None) | Decline(reason=DeclineReason.NO_KEY):
-                return handset.attach_again(self._terms.settings, device, now, random)
+                return registration.attach_again(self._terms.settings, device, now, random)
             case _:
                 return NOTHING
 

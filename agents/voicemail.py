@@ -1,11 +1,11 @@
 """The mailbox: V in deferred delivery (section 6). It keeps what it cannot read for who can.
 
-    1  CSCF -> V   INVITE                    agents/depositing.py
+    1  CSCF -> V   INVITE                    agents/mailbox/depositing.py
     2  V -> KMS    DEPOSIT
     3  KMS -> V    grant_m, receipt_v        or REFUSAL
     4  V -> CSCF   200 OK                    or DECLINE
-    5  A -> V      SRTP under K, BYE         agents/recording.py
-    6  V -> B      MESSAGE WAITING           agents/handing_out.py
+    5  A -> V      SRTP under K, BYE         agents/mailbox/recording.py
+    6  V -> B      MESSAGE WAITING           agents/mailbox/handing_out.py
     9  B <-> V     RETRIEVE, COLLECTED
 
 It never holds K. All of one user's mailbox is in one partition, that of ID-B. Each process has a recorder of
@@ -18,10 +18,10 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from agents import depositing, handing_out, recording
 from agents.alarms import ForgetParts, MessageAlarm
 from agents.decision import NOTHING, Decision, Input, Keys, Records
-from agents.stored_message import (
+from agents.mailbox import depositing, handing_out, recording
+from agents.mailbox.stored_message import (
     VoicemailSettings,
     call_of,
     forget,

@@ -32,9 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.alarms import HandsetAlarm
+from agents.handset.ue_call import UeSettings
 from agents.runtime import Loop
 from agents.ue import Ue
-from agents.ue_call import UeSettings
 from chaos import bench_expiry, bench_voicemail
 from chaos.bench_clients import USERS, Clients, bench_topic, codec, now, people, requests, start_client, work
 from chaos.lab import draw_codec

@@ -28,8 +28,8 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
+from agents.mailbox.stored_message import VoicemailSettings
 from agents.runtime import Loop
-from agents.stored_message import VoicemailSettings
 from agents.voicemail import Voicemail
 from chaos.bench_clients import Clients, codec, now
 from chaos.servers import ROOT

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from agents.decision import Agent
 from agents.kms import Kms
+from agents.mailbox.stored_message import VoicemailSettings
 from agents.runtime import Loop
-from agents.stored_message import VoicemailSettings
 from agents.voicemail import Voicemail
 from protocol.profile import HARDENED, Profile
 

@@ -14,9 +14,9 @@ from math import ceil
 from typing import Final
 
 from agents.alarms import HandsetAlarm
+from agents.handset.ue_call import UeSettings
 from agents.runtime import Loop
 from agents.ue import Ue
-from agents.ue_call import UeSettings
 from chaos.lab import draw_codec
 from chaos.load_account import CallAccount, CallResult, Outcome
 from chaos.load_media import LoadMedia

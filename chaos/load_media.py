@@ -32,7 +32,7 @@ class Opening:
 
     @property
     def call(self) -> str:
-        """ID-A and C, which a session's name ends with (agents/ue_call.py)."""
+        """ID-A and C, which a session's name ends with (agents/handset/ue_call.py)."""
         return self.session.partition(" ")[2]
 
 

@@ -222,6 +222,6 @@ def _count(root: Secret, packet: bytes) -> int | None:
 
 
 def call_of(session: str) -> tuple[str, bytes]:
-    """ID-A and C out of a session's name (agents/ue_call.py)."""
+    """ID-A and C out of a session's name (agents/handset/ue_call.py)."""
     caller, _, call = session.partition(" ")[2].rpartition("/")
     return caller, bytes.fromhex(call)

@@ -22,9 +22,9 @@ from agents.alarms import HandsetAlarm
 from agents.bsf import Bsf
 from agents.cscf import Cscf, CscfSettings
 from agents.decision import Agent
+from agents.handset.ue_call import UeSettings
 from agents.runtime import Loop
 from agents.ue import Ue
-from agents.ue_call import UeSettings
 from agents.voicemail import VoicemailSettings
 from chaos.faults import Cast, Faults
 from chaos.forgery import Forger

@@ -14,11 +14,14 @@ import typer
 from typer import Argument, Option
 
 from chaos.tampering import Part
-from console import demo_call, demo_fork, demo_voicemail, logs
-from console.demo import keep, keep_sounds
+from console import logs
+from console.hosting.running import Lab
 from console.mistakes import Mistake
 from console.outside import clock, random
-from console.running import Lab
+from console.scenarios import call as demo_call
+from console.scenarios import fork as demo_fork
+from console.scenarios import voicemail as demo_voicemail
+from console.scenarios.evidence import keep, keep_sounds
 from media.pcm import Pcm
 from media.wav import read_sound
 from protocol.description import SrtpSuite

@@ -19,15 +19,15 @@ from agents.bsf import Bsf
 from agents.cscf import Cscf, CscfSettings
 from agents.decision import Agent
 from agents.kms import Kms
+from agents.mailbox.stored_message import VoicemailSettings
 from agents.runtime import Loop
-from agents.stored_message import VoicemailSettings
 from agents.voicemail import Voicemail
 from chaos.eavesdropping import holdings, keylike
 from chaos.lab import draw_codec, draw_mailbox, draw_town
 from chaos.tampering import Part, tamper
 from chaos.wire import FaultyBus, Fuse
 from chaos.wiretap import Wiretap, flip_a_bit_of_media
-from console.ue_host import UeHost, UeHostSettings
+from console.hosting.ue_host import UeHost, UeHostSettings
 from media.engine import EngineSettings
 from media.leg import Leg, MediaEvent, MediaInstruction
 from media.pcm import Pcm

@@ -15,17 +15,17 @@ from typer import Option
 
 from agents.runtime import GaveUp
 from console import logs
-from console.administration import keys_app, provision, topics_app
-from console.cluster import cluster_app
-from console.dead_letters import dlq_app
-from console.doctor import examine
-from console.load import load
+from console.clusters.cluster import cluster_app
+from console.hosting.running import run_app
 from console.mistakes import Mistake
+from console.operating.administration import keys_app, provision, topics_app
+from console.operating.dead_letters import dlq_app
+from console.operating.doctor import examine
+from console.operating.load import load
+from console.operating.status import status
 from console.outside import random
-from console.running import run_app
 from console.settings import SETTINGS_FILE, SettingsBroken, read_settings
 from console.simulation import simulate
-from console.status import status
 from protocol.profile import HARDENED, LabOnly
 from storage.key_file import KeyFileBroken
 from storage.records import RecordBroken
@@ -128,7 +128,7 @@ if find_spec("av") is None:  # an image of a network role has no business with s
     for name, what in _MEDIA.items():
         app.command(name, help=f"{what} (Not in this installation.)")(_without_media)
 else:
-    calls = import_module("console.calls")
+    calls = import_module("console.calls.commands")
     calls.add_to(app, run_app)
     MISTAKES += calls.MISTAKES
 

@@ -10,7 +10,7 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from chaos.invariants import violations
 from chaos.simulator import World
-from console.ladder import name_of
+from console.calls.ladder import name_of
 from topics.messages import Audit, Message, Report
 
 _console = Console(stderr=True)

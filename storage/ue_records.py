@@ -80,7 +80,7 @@ class Lines(Record, frozen=True, kw_only=True):
 
 
 class CallState(StrEnum):
-    """Where a call stands at one end; agents/call_states.py says what may come in each."""
+    """Where a call stands at one end; agents/handset/call_states.py says what may come in each."""
 
     CALLING = "calling"  # caller: INVITE sent
     CALLED = "called"  # caller: the other side rings

@@ -10,8 +10,8 @@ import random
 from typing import Any, Final, TypeVar
 
 from agents.decision import Decision
+from agents.handset.ue_call import UeSettings, session_of
 from agents.ue import Ue
-from agents.ue_call import UeSettings, session_of
 from chaos.eavesdropping import secrets_in
 from media.leg import StoredHeard
 from protocol.checks import RefusalCode

@@ -10,8 +10,8 @@ import random
 from typing import Any, Final, TypeVar
 
 from agents.decision import Decision
+from agents.handset.ue_call import UeSettings
 from agents.ue import Ue
-from agents.ue_call import UeSettings
 from protocol.deferred import seal_mailbox_grant
 from protocol.description import Description, Flow, SrtpSuite
 from protocol.encoding import digest

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from agents.alarms import ForgetParts, MessageAlarm
 from agents.decision import NOTHING, Decision
 from agents.kms import KmsSettings
-from agents.stored_message import session_of
+from agents.mailbox.stored_message import session_of
 from agents.voicemail import Voicemail, VoicemailSettings
 from media.leg import Recorded, RecordingClosed
 from protocol.checks import RefusalCode

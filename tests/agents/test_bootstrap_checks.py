@@ -10,8 +10,8 @@ import pytest
 from agents.alarms import HandsetAlarm
 from agents.bsf import Bsf
 from agents.decision import Decision
+from agents.handset.ue_call import UeSettings
 from agents.ue import Ue
-from agents.ue_call import UeSettings
 from protocol import aka, digest_aka, gba
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import enc_body

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from agents.alarms import CallAlarm
-from agents.call_states import EXPECTED
 from agents.decision import NOTHING
+from agents.handset.call_states import EXPECTED
+from agents.handset.ue_call import UeSettings, session_of
 from agents.ue import Ue
-from agents.ue_call import UeSettings, session_of
 from chaos.silent_media import NO_STATISTICS
 from media.leg import MediaClosed, MediaSilent
 from protocol.checks import RefusalCode

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from agents.alarms import CollectAlarm
-from agents.collecting import EXPECTED
 from agents.decision import NOTHING
-from agents.ue_call import FORGET_S, GIVE_UP_S
+from agents.handset.collecting import EXPECTED
+from agents.handset.ue_call import FORGET_S, GIVE_UP_S
 from media.leg import CloseStored, OpenMedia, OpenStored, TakeStored
 from media.likeness import likeness
 from media.pcm import PACKET_S

@@ -13,7 +13,7 @@ import pytest
 from agents.alarms import Cancelling, NoAnswer
 from agents.cscf import Cscf, CscfSettings
 from agents.decision import NOTHING, Decision, Input, Send
-from console.ladder import name_of
+from console.calls.ladder import name_of
 from protocol.checks import RefusalCode
 from protocol.limits import FORKS_MAX
 from protocol.names import Role, Suite

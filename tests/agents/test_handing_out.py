@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agents.alarms import ForgetParts
-from agents.stored_message import REPEAT_S
+from agents.mailbox.stored_message import REPEAT_S
 from media.leg import RecordingClosed
 from protocol.checks import RefusalCode
 from protocol.encoding import digest

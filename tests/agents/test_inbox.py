@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from agents.decision import NOTHING
-from agents.inbox import PARTS_MAX, dealt_with
+from agents.handset.inbox import PARTS_MAX, dealt_with
 from protocol.checks import RefusalCode
 from protocol.limits import KEEP_S_MAX, SKEW_S
 from protocol.profile import LITERAL

@@ -13,7 +13,7 @@ import pytest
 
 from agents.alarms import CallAlarm
 from agents.decision import NOTHING
-from agents.ue_call import GIVE_UP_S
+from agents.handset.ue_call import GIVE_UP_S
 from chaos.silent_media import NO_STATISTICS
 from media.leg import CloseMedia, MediaClosed, OpenMedia
 from protocol.checks import Check

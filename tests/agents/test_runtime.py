@@ -12,10 +12,10 @@ import pytest
 from agents.alarms import HandsetAlarm
 from agents.cscf import Cscf
 from agents.decision import Agent
+from agents.handset.ue_call import UeSettings
 from agents.kms import Kms
 from agents.runtime import Loop
 from agents.ue import Ue
-from agents.ue_call import UeSettings
 from chaos.lab import draw_codec, draw_town
 from media.leg import MediaInstruction, OpenMedia
 from protocol.limits import MESSAGE_OCTETS_MAX

@@ -11,7 +11,7 @@ import pytest
 from agents.alarms import MessageAlarm
 from agents.decision import NOTHING, Decision
 from agents.kms import KmsSettings
-from agents.stored_message import call_of
+from agents.mailbox.stored_message import call_of
 from agents.voicemail import EXPECTED, Voicemail
 from chaos.lab import draw_codec
 from media.leg import CloseRecording, OpenRecording, Recorded, RecordingClosed

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.simulator import EPOCH, World
-from console.ladder import name_of, note_of, sender_of
+from console.calls.ladder import name_of, note_of, sender_of
 from protocol.checks import Refused
 from protocol.evidence import Holder
 from protocol.names import Role, Run

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from agents import handing_out, leaving
 from agents.decision import Decision, Input, Put, Records
+from agents.handset import leaving
 from agents.kms import Kms
+from agents.mailbox import handing_out
 from agents.runtime import Loop
 from chaos.faults import Cast, Faults
 from chaos.invariants import violations

@@ -20,9 +20,9 @@ from agents.decision import Decision, Input, Records
 from agents.runtime import Loop
 from chaos.lab import draw_codec
 from console import logs
+from console.hosting.readiness import Watched
+from console.hosting.watchdog import Patience, watching
 from console.outside import clock, random
-from console.readiness import Watched
-from console.watchdog import Patience, watching
 from protocol.profile import HARDENED
 from protocol.sealing import Random
 from storage.memory import MemoryStore

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from console.cluster_secrets import SecretsWish, make_secrets
+from console.clusters.cluster_secrets import SecretsWish, make_secrets
 from console.settings import SETTINGS_FILE, read_settings
 from storage.users_file import UsersBroken, read_directory, read_users
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from chaos.tampering import Part
-from console.demo_call import CallDemo, DemoSettings, Outcome, account
+from console.scenarios.call import CallDemo, DemoSettings, Outcome, account
 from media.likeness import likeness
 from media.samples import callee_sample, caller_sample, tone
 from media.wav import read_sound, write_wav

@@ -7,7 +7,7 @@ import random
 import msgspec
 import pytest
 
-from console.known_keys import KeyBook, KeyState, KnownKey, StoredKey
+from console.operating.known_keys import KeyBook, KeyState, KnownKey, StoredKey
 from protocol.checks import Check, RefusalCode
 from protocol.names import Owner
 from storage.provisioning import FOREVER

@@ -24,11 +24,11 @@ from agents.cscf import Cscf
 from agents.decision import Agent, Decision, Input, Records
 from agents.runtime import Loop
 from chaos.lab import draw_codec
-from console.operations import answering, telling
-from console.readiness import Watched
-from console.roles import together
+from console.hosting.operations import answering, telling
+from console.hosting.readiness import Watched
+from console.hosting.roles import together
+from console.hosting.watchdog import EXIT_CODE, Patience, Watchdog
 from console.settings import SettingsBroken
-from console.watchdog import EXIT_CODE, Patience, Watchdog
 from protocol.sealing import Random
 from storage.memory import MemoryStore
 from storage.store import DueAlarm, StoreUnavailable

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from console.roles import NETWORK
+from console.hosting.roles import NETWORK
 from console.settings import Settings, SettingsBroken, read_settings
 from protocol.checks import Check, RefusalCode
 from protocol.profile import HARDENED

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from console.showing import as_json, hex_dump, line, printable, said, text_or_hex, utc
+from console.operating.showing import as_json, hex_dump, line, printable, said, text_or_hex, utc
 from topics.bus import Inbound
 from topics.codec import encode
 from topics.messages import Attached, BootstrapChallenge, Contact, Register

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from console.status import SILENT_S, ranges, standing_of
+from console.operating.status import SILENT_S, ranges, standing_of
 from tests.agents.scene import NOW
 from topics.messages import Status
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from chaos.lab import draw_town
-from console.ue_host import UeHost, UeHostSettings
+from console.hosting.ue_host import UeHost, UeHostSettings
 from media.engine import EngineSettings
 from protocol.profile import HARDENED
 from storage.handset_memory import HandsetMemoryBroken

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from console.switchboard import Switchboard, switchboard
+from console.calls.switchboard import Switchboard, switchboard
 from storage import key_file
 from storage.records import RecordCodec
 from storage.redis_store import RedisSettings

@@ -18,7 +18,7 @@ from agents.custodian import Custodian
 from agents.decision import Agent
 from agents.kms import Kms
 from agents.runtime import Loop
-from console.known_keys import outcome_of
+from console.operating.known_keys import outcome_of
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.profile import HARDENED
 from storage.cscf_records import Registration

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from chaos.servers import free_port
-from console.watchdog import EXIT_CODE
+from console.hosting.watchdog import EXIT_CODE
 from tests.agents.scene import CALL, Town
 from tests.agents.test_leaving import WITHIN_S, paused
 from tests.deployment.network import Network

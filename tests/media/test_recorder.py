@@ -276,6 +276,9 @@ def test_callers_are_told_the_advertised_name() -> None:
 
 
 def test_a_mailbox_runs_where_no_media_libraries_are() -> None:
-    script = "import sys, console.voicemail; print(sorted({'av', 'numpy', 'pylibsrtp'} & set(sys.modules)))"
+    script = (
+        "import sys, console.hosting.voicemail; "
+        "print(sorted({'av', 'numpy', 'pylibsrtp'} & set(sys.modules)))"
+    )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
     assert ran.stdout.strip() == "[]"

@@ -1,0 +1,1 @@
+"""What the KMS does, request by request; agents/kms.py finds what a request needs."""

@@ -1,0 +1,125 @@
+"""Which keys of a call are kept, and until when (section 5).
+
+    A -> KMS  SETTLED  C, n, ID-A, ID-B, KID-A, suite, sealed    F of the device that A took, nil: the mailbox
+
+The keys of all others are destroyed at once, and any key by an alarm when its time is over. The record stays
+a while longer, so that a token that may still be accepted is still remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from agents.alarms import KeysEnd
+from agents.decision import NOTHING, Decision, Put, Records, Wake, to_device
+from agents.granting.hearing import Hearing
+from protocol.checks import Check, RefusalCode, Refused
+from protocol.encoding import digest, enc
+from protocol.limits import RING_S, SEEN_S, SKEW_S
+from protocol.names import Role
+from protocol.sealing import Random
+from protocol.sharding import call_key
+from storage.kms_records import AgreedRun, Agreement, Deposited, Fork
+from topics.messages import Audit, AuditEvent, Settled, SettledOk, clear
+
+MAILBOX: Final = b""  # AgreedRun.settled of a run whose caller took the mailbox
+
+
+def settle(hearing: Hearing, settled: Settled, random: Random) -> Decision:
+    """SETTLED: the caller says whose answer it took; the first one counts."""
+    run = hearing.run
+    try:
+        agreement, agreed = _settled(hearing, settled)
+    except Refused as refused:
+        return hearing.refuse(refused, random, to=settled.sender, named={"caller_key": settled.caller_key})
+    noted = Audit(
+        id=digest(enc("settled", *run.clear)),
+        event=AuditEvent.SETTLED,
+        at=hearing.now,
+        caller_key=settled.caller_key,
+        fork=agreed.settled or None,
+        mailbox=agreed.deposit.mailbox if agreed.settled == MAILBOX and agreed.deposit is not None else None,
+        **clear(run),
+    )
+    answer = to_device(settled.sender, SettledOk(to=settled.sender.device, **clear(run)))
+    kept = keep(run.caller, run.call, with_run(agreement, agreed), hearing.now)
+    return kept + Decision(audit=(noted,), sends=(answer,))
+
+
+def _settled(hearing: Hearing, settled: Settled) -> tuple[Agreement, AgreedRun]:
+    """What was granted of this call; and of this run, without the losers' keys. Raises Refused."""
+    run = hearing.run
+    agreement = hearing.records.get(Agreement.key_for(run.caller, run.call)) or Agreement()
+    agreed = next((known for known in agreement.runs if known.n == run.n), None)
+    caller, _ = hearing.holder(settled.caller_key, run.caller, Role.CALLER)
+    if agreed is None or agreed.caller_key != caller.key_id or agreed.callee != run.callee:  # OR-17
+        raise Refused(Check.OR_17, RefusalCode.NOT_FOUND)
+    body = hearing.profile.open_settled(caller, run, settled.sealed, token_a_hash=agreed.token_a_hash)
+    if (body.call, body.n, body.nonce) != (run.call, run.n, agreed.nonce_a):  # OR-17
+        raise Refused(Check.OR_17)
+    winner = MAILBOX if body.fork is None else body.fork
+    if winner not in {_name(made) for made in _made(agreed)}:  # OR-17
+        raise Refused(Check.OR_17)
+    if agreed.settled not in {None, winner}:  # OR-17
+        raise Refused(Check.OR_17)
+    alone = _without(_alive(agreed, hearing.now), lambda made: _name(made) != winner)
+    return agreement, msgspec.structs.replace(alone, settled=winner)
+
+
+def keys_end(alarm: KeysEnd, records: Records, now: int) -> Decision:
+    """The time of one of the call's keys is over."""
+    agreement = records.get(Agreement.key_for(alarm.caller, alarm.call))
+    return NOTHING if agreement is None else keep(alarm.caller, alarm.call, agreement, now)
+
+
+def keep(caller: str, call: bytes, agreement: Agreement, now: int) -> Decision:
+    """Write what was granted of a call, without the keys that are over, and see to the end of the next."""
+    runs = tuple(_alive(agreed, now) for agreed in agreement.runs)
+    ends = [ends_at(agreed, made) + 1 for agreed in runs for made in _made(agreed) if made.key is not None]
+    granted = max(made.granted for agreed in runs for made in _made(agreed))
+    forgotten = max((granted + SEEN_S + SKEW_S, *ends))  # OR-10
+    key, about = Agreement.key_for(caller, call), call_key(caller, call)
+    if now >= forgotten:
+        return Decision(puts=(Put(key, None),))
+    at = min(ends, default=forgotten)
+    return Decision(
+        puts=(Put(key, Agreement(runs=runs), forgotten),),
+        wakes=(Wake(f"keys-end {about}", about, at, KeysEnd(caller, call)),),
+    )
+
+
+def ends_at(agreed: AgreedRun, made: Fork | Deposited) -> int:
+    """The last second of a key: a device's that was not settled for has RING_S from its grant (section 5)."""
+    if isinstance(made, Deposited) or made.name == agreed.settled:
+        return made.not_after
+    return min(made.not_after, made.granted + RING_S)
+
+
+def with_run(agreement: Agreement, agreed: AgreedRun) -> Agreement:
+    """The same with this run as it now stands."""
+    return Agreement(runs=(*(known for known in agreement.runs if known.n != agreed.n), agreed))
+
+
+def _made(agreed: AgreedRun) -> tuple[Fork | Deposited, ...]:
+    return agreed.forks if agreed.deposit is None else (*agreed.forks, agreed.deposit)
+
+
+def _name(made: Fork | Deposited) -> bytes:
+    return made.name if isinstance(made, Fork) else MAILBOX
+
+
+def _without(agreed: AgreedRun, over: Callable[[Fork | Deposited], bool]) -> AgreedRun:
+    """The run with the keys destroyed that are over."""
+    forks = tuple(msgspec.structs.replace(fork, key=None) if over(fork) else fork for fork in agreed.forks)
+    deposit = agreed.deposit
+    if deposit is not None and over(deposit):
+        deposit = msgspec.structs.replace(deposit, key=None)
+    return msgspec.structs.replace(agreed, forks=forks, deposit=deposit)
+
+
+def _alive(agreed: AgreedRun, now: int) -> AgreedRun:
+    """The run without keys whose time is over."""
+    return _without(agreed, lambda made: now > ends_at(agreed, made))

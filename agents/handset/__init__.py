@@ -1,0 +1,1 @@
+"""What a handset does; agents/ue.py finds the handset and the call."""

@@ -1,0 +1,1 @@
+"""What a user says to handsets, and hears of them."""

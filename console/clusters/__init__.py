@@ -1,0 +1,1 @@
+"""`otway cluster`: what compose.yaml runs once."""

@@ -1,0 +1,1 @@
+"""`otway run`: agents in a process, and what that process tells of itself."""

@@ -1,0 +1,1 @@
+"""`otway demo`: one scenario a file, and what they share."""
