@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from protocol.names import CallId, Identity, Impi
+from protocol.names import CallId, GroupId, Identity, Impi
 
 
 class HandsetAlarm(msgspec.Struct, frozen=True, tag="handset", forbid_unknown_fields=True):
@@ -69,7 +69,46 @@ class ForgetParts(msgspec.Struct, frozen=True, tag="forget-parts", forbid_unknow
     end: int
 
 
-Alarm = HandsetAlarm | CallAlarm | CollectAlarm | NoAnswer | Cancelling | KeysEnd | MessageAlarm | ForgetParts
+class AttendanceAlarm(msgspec.Struct, frozen=True, tag="attendance", forbid_unknown_fields=True):
+    """UE: see to being in this conference."""
+
+    session: str
+
+
+class LegsAlarm(msgspec.Struct, frozen=True, tag="legs", forbid_unknown_fields=True):
+    """Transcoder: see to this call: repeat, take it over from an instance that is gone, end it."""
+
+    caller: Identity
+    call: CallId
+
+
+class ConferenceAlarm(msgspec.Struct, frozen=True, tag="conference", forbid_unknown_fields=True):
+    """Focus: see to this conference: ask for what has changed, repeat, refresh, take it over."""
+
+    group: GroupId
+
+
+class EpochEnds(msgspec.Struct, frozen=True, tag="epoch-ends", forbid_unknown_fields=True):
+    """KMS: the last epoch's key of this conference has reached its end, and is destroyed."""
+
+    focus: Identity
+    group: GroupId
+
+
+Alarm = (
+    HandsetAlarm
+    | CallAlarm
+    | CollectAlarm
+    | AttendanceAlarm
+    | NoAnswer
+    | Cancelling
+    | KeysEnd
+    | EpochEnds
+    | MessageAlarm
+    | ForgetParts
+    | LegsAlarm
+    | ConferenceAlarm
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Alarm)

@@ -70,12 +70,14 @@ class Put(Generic[R]):
 @dataclass(frozen=True, slots=True)
 class Wake:
     """Remember to do something later. about: one alarm for each; a new time replaces the old, None clears it.
-    shard_by: what decides the shard, so that the owner of the call's partition is woken."""
+    shard_by: what decides the shard, so that the owner of the call's partition is woken. soon_ms: while it
+    lives, this process does it already after so long; the stored alarm is for the case that it does not."""
 
     about: str
     shard_by: str
     at: int | None
     alarm: Alarm | None = None
+    soon_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ the agent answers; an unavailable bus or store is waited for; anything else is a
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import time
 from collections import deque
@@ -21,8 +22,8 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from agents.alarms import decode_alarm, encode_alarm
-from agents.decision import NOTHING, Agent, Decision, Input, Keys, Put, Records, Send
+from agents.alarms import Alarm, decode_alarm, encode_alarm
+from agents.decision import NOTHING, Agent, Decision, Input, Keys, Put, Records, Send, Wake
 from agents.kms import audit_send
 from agents.vitals import Vitals
 from media.leg import MediaInstruction
@@ -112,7 +113,7 @@ class Loop:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """clock: whole seconds since 1970 UTC. carry_out: the media engine, at a host that has one.
-        monotonic: seconds, for what the vitals say of time; nothing is decided by it."""
+        monotonic: seconds, for alarms that come soon and for what the vitals say of time."""
         self.vitals: Final = vitals or Vitals()
         self._agent = agent
         self._bus = bus
@@ -123,6 +124,8 @@ class Loop:
         self._carry_out = carry_out
         self._monotonic = monotonic
         self._local: deque[Input] = deque()
+        self._soon: list[tuple[float, int, Alarm]] = []  # a heap: when, in which order, what
+        self._soon_order = itertools.count()
         self._alarms_seen_at = -1
         self._written: _Written | None = None  # what an unavailable bus or store has held up
         self._instance = random(8)
@@ -204,6 +207,10 @@ class Loop:
     async def _begin(self, wait_s: float) -> _Written | None:
         """From `receive` to `write`. None when there is nothing to do."""
         now = self._clock()
+        while self._soon and self._soon[0][0] <= self._monotonic():
+            self._local.append(heapq.heappop(self._soon)[2])
+        if self._soon:
+            wait_s = min(wait_s, max(0.0, self._soon[0][0] - self._monotonic()))
         work = [_Work(self._local.popleft()) for _ in range(min(len(self._local), BATCH_MAX))]
         inbound: Sequence[Inbound] = ()
         try:
@@ -226,6 +233,7 @@ class Loop:
             self._alarms_seen_at = -1
             self._bus.give_back(inbound)
             raise
+        self._remember_soon(wake for decision in decisions for wake in decision.wakes)
         sends = (_outbound(send) for decision in decisions for send in decision.sends)
         return _Written(
             inbound=inbound,
@@ -237,6 +245,12 @@ class Loop:
             media=[instruction for decision in decisions for instruction in decision.media],
             alarms=[item.alarm for item in work if item.alarm is not None],
         )
+
+    def _remember_soon(self, wakes: Iterable[Wake]) -> None:
+        for wake in wakes:
+            if wake.soon_ms is not None and wake.alarm is not None:
+                at = self._monotonic() + wake.soon_ms / 1000
+                heapq.heappush(self._soon, (at, next(self._soon_order), wake.alarm))
 
     def _decode(self, record: Inbound) -> Input:
         """Raises Refused(OR-01)."""

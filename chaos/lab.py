@@ -27,9 +27,23 @@ def draw_town(names: Sequence[str], random: Random, *, shared: bool = False) -> 
 
 
 def draw_mailbox(random: Random) -> Device:
-    """The town's mailbox, which has a pre-shared key."""
-    drawn = draw_device(f"voicemail@{DOMAIN}", f"sip:voicemail@{DOMAIN}", "", random, shared=True)
-    return replace(drawn, owner=Owner.MAILBOX)
+    """The town's mailbox."""
+    return _network_function("voicemail", Owner.MAILBOX, random)
+
+
+def draw_transcoder(random: Random) -> Device:
+    """The town's transcoder."""
+    return _network_function("transcoder", Owner.TRANSCODER, random)
+
+
+def draw_focus(random: Random) -> Device:
+    """The town's focus, which mixes."""
+    return _network_function("conference", Owner.FOCUS, random)
+
+
+def _network_function(name: str, owner: Owner, random: Random) -> Device:
+    drawn = draw_device(f"{name}@{DOMAIN}", f"sip:{name}@{DOMAIN}", "", random, shared=True)
+    return replace(drawn, owner=owner)
 
 
 def _user_and_device(name: str) -> tuple[str, str]:

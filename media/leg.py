@@ -33,11 +33,13 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     remote: str  # identity that is heard here
     remote_address: MediaAddress
     media_line: int
-    n: int  # the run
+    n: int  # the run, or the epoch
     flow: Flow
     lifetime_s: int  # the key may be used for so long, on the engine's monotonic clock
     sound: bytes | None = None  # which one to play, by its name; the host's own when None
     to_mailbox: bool = False  # nobody answers under this key: a tone is heard, silence means nothing
+    group: bytes | None = None  # G, where this is a conference: then all streams are addressed to it
+    bridge: str = ""  # in a bridge: its name; sessions of one bridge hear each other, and nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,30 @@ class OpenMedia:
     """Send and receive under this leg's key, until it is closed or its lifetime ends."""
 
     leg: Leg
+
+
+@dataclass(frozen=True, slots=True)
+class RenewMedia:
+    """The session of this name goes on under another leg's key, on its line and without a gap.
+
+    What comes under the new key is taken at once. speak_within_s: send under it after so long at the latest
+    (0: at once), and as soon as something authentic has come under it; None: only then. overlap_s: what still
+    comes under the old key is taken for so long (0: no longer); None: until OVERLAP_S after the first
+    authentic packet under the new one. The leg's sound and line mean nothing: those of the session stay.
+    A session that is not open is opened; one that is on this leg's key already only learns its address.
+    """
+
+    leg: Leg
+    speak_within_s: float | None = None
+    overlap_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveMedia:
+    """The peer of a session listens at another address from now on."""
+
+    session: str
+    remote_address: MediaAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +118,15 @@ class CloseRecording:
 
 
 MediaInstruction = (
-    OpenMedia | CloseMedia | OpenStored | TakeStored | CloseStored | OpenRecording | CloseRecording
+    OpenMedia
+    | RenewMedia
+    | MoveMedia
+    | CloseMedia
+    | OpenStored
+    | TakeStored
+    | CloseStored
+    | OpenRecording
+    | CloseRecording
 )
 
 
@@ -139,7 +173,16 @@ class RecordingClosed:
     session: str
 
 
-MediaEvent = MediaClosed | MediaSilent | StoredHeard | Recorded | RecordingClosed
+@dataclass(frozen=True, slots=True)
+class Speakers:
+    """Who of a bridge has been loud in the last second, the loudest first; told when it changes.
+    sessions: their names."""
+
+    bridge: str
+    sessions: tuple[str, ...]
+
+
+MediaEvent = Speakers | MediaClosed | MediaSilent | StoredHeard | Recorded | RecordingClosed
 
 __all__ = [
     "CloseMedia",
@@ -151,11 +194,14 @@ __all__ = [
     "MediaEvent",
     "MediaInstruction",
     "MediaSilent",
+    "MoveMedia",
     "OpenMedia",
     "OpenRecording",
     "OpenStored",
     "Recorded",
     "RecordingClosed",
+    "RenewMedia",
+    "Speakers",
     "Statistics",
     "StoredHeard",
     "TakeStored",

@@ -14,19 +14,15 @@ Refused with the number of the check that failed.
 from __future__ import annotations
 
 import hmac
-from typing import TypeVar
-
-import msgspec
 
 from protocol.checks import Check, RefusalCode, Refused
-from protocol.encoding import BodyMalformed, dec_body, digest, enc, enc_body
+from protocol.encoding import digest, enc, enc_body
 from protocol.evidence import FetchGrant, FetchToken, Holder, MailboxGrant, MailboxToken, Receipt, Token
 from protocol.limits import SKEW_S, TOKEN_AGE_S
 from protocol.names import Kind, Role, Run
-from protocol.sealing import Channel, Random, SealBroken, down, kdf, mac, up
+from protocol.opening import opened
+from protocol.sealing import Random, down, kdf, mac, up
 from protocol.secret import Secret
-
-Body = TypeVar("Body", bound=msgspec.Struct)
 
 # What the mailbox asks, and the KMS judges.
 
@@ -45,7 +41,7 @@ def open_mailbox_token(
     """The body of token_v under the mailbox's up key, bound to token_a. Raises Refused(OR-05)."""
     context = (*run.clear, mailbox, holder.key_id, digest(token_a))
     channel = up(holder.key, run.suite, Role.MAILBOX)
-    return _unsealed(channel, "token-v", context, sealed, MailboxToken, Check.OR_05)  # OR-05
+    return opened(channel, "token-v", context, sealed, MailboxToken, Check.OR_05)  # OR-05
 
 
 def compare_deposit(run: Run, mailbox: str, token_a: Token, token_v: MailboxToken, now: int) -> None:
@@ -90,7 +86,7 @@ def open_mailbox_grant(
     """
     context = (*run.clear, holder.key_id, digest(token_a))
     channel = down(holder.key, run.suite, Role.CALLER)
-    grant = _unsealed(channel, "grant-a", context, sealed, MailboxGrant, Check.OR_20)  # OR-20
+    grant = opened(channel, "grant-a", context, sealed, MailboxGrant, Check.OR_20)  # OR-20
     if grant.nonce != nonce:  # OR-21
         raise Refused(Check.OR_21)
     if (grant.call, grant.n, grant.caller, grant.callee, grant.mailbox) != (*run.clear, mailbox):  # OR-22
@@ -114,7 +110,7 @@ def open_receipt(
     """receipt_v, if it is for this mailbox's own token_v. nonce: Nv. Raises Refused(OR-20 to OR-23)."""
     context = (*run.clear, mailbox, holder.key_id, digest(token_v))
     channel = down(holder.key, run.suite, Role.MAILBOX)
-    receipt = _unsealed(channel, "receipt-v", context, sealed, Receipt, Check.OR_20)  # OR-20
+    receipt = opened(channel, "receipt-v", context, sealed, Receipt, Check.OR_20)  # OR-20
     if receipt.nonce != nonce:  # OR-21
         raise Refused(Check.OR_21)
     inside = (receipt.call, receipt.n, receipt.caller, receipt.callee, receipt.mailbox)
@@ -138,7 +134,7 @@ def open_fetch(holder: Holder, run: Run, sealed: bytes) -> FetchToken:
     """The body of token_f under the device's up key. Raises Refused(OR-05)."""
     context = (*run.clear, holder.key_id)
     channel = up(holder.key, run.suite, Role.CALLEE)
-    return _unsealed(channel, "token-f", context, sealed, FetchToken, Check.OR_05)  # OR-05
+    return opened(channel, "token-f", context, sealed, FetchToken, Check.OR_05)  # OR-05
 
 
 def compare_fetch(run: Run, token: FetchToken, now: int) -> None:
@@ -173,7 +169,7 @@ def open_fetch_grant(
     """
     context = (*run.clear, holder.key_id, digest(token_f))
     channel = down(holder.key, run.suite, Role.CALLEE)
-    grant = _unsealed(channel, "grant-f", context, sealed, FetchGrant, Check.OR_20)  # OR-20
+    grant = opened(channel, "grant-f", context, sealed, FetchGrant, Check.OR_20)  # OR-20
     if grant.nonce != nonce:  # OR-21
         raise Refused(Check.OR_21)
     if (grant.call, grant.n, grant.caller, grant.callee, grant.mailbox) != (*run.clear, mailbox):  # OR-22
@@ -198,13 +194,3 @@ def verify_proof(proof_hash: bytes, proof: bytes) -> None:
     """Raises Refused(OR-30) unless the proof is the one that the KMS told the mailbox to wait for."""
     if not hmac.compare_digest(proof_hash, digest(proof)):  # OR-30
         raise Refused(Check.OR_30)
-
-
-def _unsealed(
-    channel: Channel, label: str, context: tuple[object, ...], sealed: bytes, body: type[Body], check: Check
-) -> Body:
-    """What is in a seal. Raises Refused(check) if it does not open, or is not what it should be."""
-    try:
-        return dec_body(channel.unseal(label, context, sealed), body)
-    except (SealBroken, BodyMalformed):
-        raise Refused(check) from None

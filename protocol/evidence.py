@@ -1,4 +1,4 @@
-"""What the parties prove to each other, as values: the bodies of tokens and grants (sections 4 and 6)."""
+"""What the parties prove to each other, as values: bodies of tokens, grants and notices (sections 4 to 8)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from protocol.names import CallId, ForkName, Hash, Identity, Kind, Nonce, Permit, Role, RunNumber, Time
+from protocol.limits import MEMBERS_MAX
+from protocol.names import (
+    CallId,
+    Epoch,
+    ForkName,
+    GroupId,
+    Hash,
+    Identity,
+    Kind,
+    Nonce,
+    NoticeKind,
+    Permit,
+    Role,
+    RunNumber,
+    Time,
+)
 from protocol.secret import Secret
 
 
@@ -16,7 +31,7 @@ from protocol.secret import Secret
 class Holder:
     """One party of a run with its long-term key, as that party and the KMS both know it."""
 
-    role: Role  # CALLER, CALLEE or MAILBOX
+    role: Role
     key_id: str
     key: Secret  # K_x, 32 octets
 
@@ -126,3 +141,112 @@ class FetchGrant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     mailbox: Identity
     offer_hash: Hash
     answer_hash: Hash
+
+
+# Transcoders (section 7).
+
+
+class TranscoderToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of token_t: a transcoder asks for the two leg keys of a call."""
+
+    call: CallId
+    n: RunNumber
+    fork: ForkName
+    caller: Identity
+    callee: Identity
+    transcoder: Identity
+    nonce: Nonce
+    time: Time
+
+
+class LegGrant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of grant_t: one key for each leg, and no K."""
+
+    call: CallId
+    n: RunNumber
+    fork: ForkName
+    caller: Identity
+    callee: Identity
+    nonce: Nonce
+    leg_a: Secret  # L_A, 32 octets
+    leg_b: Secret  # L_B, 32 octets
+    now: Time
+    not_before: Time
+    not_after: Time
+
+
+class Notice(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of notice_a and notice_b. fork: None for a mailbox's run. transcoder: None where none is.
+    nonce: the run's own, Na or Nb."""
+
+    call: CallId
+    n: RunNumber
+    fork: ForkName | None
+    caller: Identity
+    callee: Identity
+    transcoder: Identity | None
+    nonce: Nonce
+    serial: Annotated[int, Meta(ge=1, lt=2**32)]
+    kind: NoticeKind
+
+
+# Conferences (section 8).
+
+Roster = Annotated[tuple[Identity, ...], Meta(max_length=MEMBERS_MAX + 1)]
+"""The identities that hold an epoch's key, sorted; with the focus, where it mixes."""
+
+
+class MemberToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of token_g: a member asks to be let into one conference."""
+
+    call: CallId
+    n: RunNumber
+    member: Identity
+    focus: Identity
+    nonce: Nonce
+    time: Time
+    permits: Annotated[tuple[Permit, ...], Meta(max_length=3)]
+    offer_hash: Hash
+    group: GroupId
+
+
+class FocusToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of token_c: a focus asks for the next epoch."""
+
+    group: GroupId
+    epoch: Epoch
+    nonce: Nonce
+    time: Time
+
+
+class FocusGrant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of grant_c. key: None for a focus that does not mix."""
+
+    group: GroupId
+    epoch: Epoch
+    nonce: Nonce
+    key: Secret | None  # K_e, 32 octets
+    now: Time
+    not_before: Time
+    not_after: Time
+    roster: Roster
+
+
+class EpochGrant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of grant_i: K_e for one member."""
+
+    group: GroupId
+    epoch: Epoch
+    nonce: Nonce
+    key: Secret  # K_e, 32 octets
+    now: Time
+    not_before: Time
+    not_after: Time
+    roster: Roster
+
+
+class Departure(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body of a leave. epoch: the last that the member took."""
+
+    nonce: Nonce
+    epoch: Epoch

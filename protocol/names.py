@@ -19,6 +19,8 @@ KeyId = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z", description="KID: a B-TI
 Impi = Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z", description="private identity of one device")]
 Host = Annotated[str, Meta(pattern=r"^[a-z0-9.-]{1,100}\Z", description="a UE host, as in ims.ue.<host>")]
 
+GroupId = Annotated[bytes, Meta(min_length=16, max_length=16, description="G")]
+Epoch = Annotated[int, Meta(ge=1, lt=2**32, description="e, from 1")]
 CallId = Annotated[bytes, Meta(min_length=16, max_length=16, description="C")]
 Nonce = Annotated[bytes, Meta(min_length=16, max_length=16, description="Na, Nb, ...")]
 ForkName = Annotated[bytes, Meta(min_length=8, max_length=8, description="F")]
@@ -43,6 +45,9 @@ class Role(StrEnum):
     CALLER = "caller"
     CALLEE = "callee"
     MAILBOX = "mailbox"
+    TRANSCODER = "transcoder"
+    FOCUS = "focus"
+    MEMBER = "member"
     NAF = "naf"
     UE = "ue"
 
@@ -50,8 +55,10 @@ class Role(StrEnum):
 class Owner(StrEnum):
     """What the holder of a long-term key is: it decides the roles in which the key serves (OR-03)."""
 
-    UE = "ue"  # caller and callee
+    UE = "ue"  # caller, callee and member
     MAILBOX = "mailbox"
+    TRANSCODER = "transcoder"
+    FOCUS = "focus"
 
 
 class Kind(StrEnum):
@@ -59,6 +66,14 @@ class Kind(StrEnum):
 
     PEER = "peer"  # a call between two ends
     MAILBOX = "mailbox"  # a message that a mailbox stores and cannot read
+
+
+class NoticeKind(StrEnum):
+    """What a notice of the KMS tells one side of a run to do (section 7)."""
+
+    LEG = "leg"  # use the leg key towards the transcoder
+    RENEW = "renew"  # both stop the leg, the caller renews
+    END = "end"  # the run ends
 
 
 class Permit(StrEnum):

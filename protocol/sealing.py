@@ -77,4 +77,9 @@ def up(key: Secret, suite: Suite, role: Role) -> Channel:
 @lru_cache(_CHANNELS_KEPT)
 def down(key: Secret, suite: Suite, role: Role) -> Channel:
     """What the server seals with for the holder of K_x in `role`."""
-    return Channel(kdf(key, enc(suite, role, "down"), 32), suite)
+    return Channel(down_key(key, suite, role), suite)
+
+
+def down_key(key: Secret, suite: Suite, role: Role) -> Secret:
+    """down(K_x, role) itself, 32 octets: what a server keeps that will have to say more, and needs no K_x."""
+    return kdf(key, enc(suite, role, "down"), 32)

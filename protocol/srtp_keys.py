@@ -20,12 +20,13 @@ class MasterKey:
 
 
 def srtp_master(
-    root: Secret, suite: SrtpSuite, *, sender: str, receiver: str, media_line: int, ssrc: int, n: int
+    root: Secret, suite: SrtpSuite, *, sender: str, receiver: str | bytes, media_line: int, ssrc: int, n: int
 ) -> MasterKey:
     """The SRTP master key and salt that `sender` uses for one stream.
 
-    root: 32 octets. receiver: an identity. media_line: index in the offer, from 0. ssrc: 32 bits.
-    n: the run, or the epoch. Returns 32+12 octets for AEAD_AES_256_GCM, 16+14 for AES_CM_128_HMAC_SHA1_80.
+    root: 32 octets. receiver: an identity, or G in a conference. media_line: index in the offer, from 0.
+    ssrc: 32 bits. n: the run, or the epoch. Returns 32+12 octets for AEAD_AES_256_GCM, 16+14 for
+    AES_CM_128_HMAC_SHA1_80.
     """
     info = enc("srtp", suite, sender, receiver, media_line, ssrc, n)
     octets = kdf(root, info, suite.key_octets + suite.salt_octets).reveal()

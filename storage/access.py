@@ -23,6 +23,8 @@ _PREFIXES: Final = {
     "bsf": ("bsf",),
     "cscf": ("cscf",),
     "voicemail": ("voicemail",),
+    "transcoder": ("transcoder",),
+    "conference": ("conference",),
     "setup": ("kms", "bsf"),  # writes subscribers down before anything runs
 }
 _NOBODY: Final = "user default off resetpass ~* &* +@all"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from protocol.names import Owner, Suite
+from protocol.names import Owner, Permit, Suite
 from protocol.secret import Secret
 from protocol.sharding import call_key
 from storage.records import Key, Record, key_of
@@ -42,11 +42,22 @@ class Subscriber(Record, frozen=True, kw_only=True):
     revoked: bool = False
     owner: Owner = Owner.UE
     revoked_at: int = 0  # the last time: it ends stored keys from before also when the key id has a new key
+    serves: tuple[str, ...] = ()  # a network function's: hosts whose users it may serve (OR-14); none: all
+    mixes: bool = True  # a focus's: it gets the epoch keys, and is on the roster
 
     @staticmethod
     def key_for(key_id: str) -> Key[Subscriber]:
         """Found by KID."""
         return key_of(Subscriber, ROLE, "subscriber", key_id)
+
+
+class Released(Record, frozen=True, kw_only=True):
+    """Leg keys of one run, which one transcoder has been given. They follow from K: none is stored."""
+
+    transcoder: str  # ID-T
+    transcoder_key: str
+    granted: int
+    revoked: bool = False
 
 
 class Fork(Record, frozen=True, kw_only=True):
@@ -60,6 +71,12 @@ class Fork(Record, frozen=True, kw_only=True):
     granted: int
     not_before: int
     not_after: int
+    nonce_b: bytes = b""  # Nb, and what else a later notice to the callee needs
+    notify_b: Secret | None = None  # down(K_b, callee), 32 octets
+    permits_b: tuple[Permit, ...] = ()
+    released: Released | None = None
+    serial_a: int = 0  # of the last notice to each side
+    serial_b: int = 0
 
 
 class Deposited(Record, frozen=True, kw_only=True):
@@ -74,6 +91,7 @@ class Deposited(Record, frozen=True, kw_only=True):
     granted: int
     not_before: int
     not_after: int
+    serial_a: int = 0  # of the last notice to the caller
 
 
 class AgreedRun(Record, frozen=True, kw_only=True):
@@ -88,6 +106,9 @@ class AgreedRun(Record, frozen=True, kw_only=True):
     forks: tuple[Fork, ...]
     settled: bytes | None = None  # F of the device that the caller took; empty: it took the mailbox
     deposit: Deposited | None = None
+    caller_impi: str = ""
+    notify_a: Secret | None = None  # down(K_a, caller), 32 octets: for notices
+    permits_a: tuple[Permit, ...] = ()
 
 
 class Agreement(Record, frozen=True, kw_only=True):
@@ -96,6 +117,7 @@ class Agreement(Record, frozen=True, kw_only=True):
     secret: ClassVar[bool] = True
 
     runs: tuple[AgreedRun, ...] = ()
+    barred: tuple[str, ...] = ()  # transcoders whose release for this call was revoked: they get none again
 
     @staticmethod
     def key_for(caller: str, call: bytes) -> Key[Agreement]:
@@ -128,3 +150,51 @@ class Rate(Record, frozen=True, kw_only=True):
     def key_for(counted: str) -> Key[Rate]:
         """Found by what is counted: `kid ...` or `host ...`."""
         return key_of(Rate, ROLE, "rate", counted)
+
+
+class Uses(Record, frozen=True, kw_only=True):
+    """The calls and conferences of one shard in which a key id holds a key: they hear of its revocation."""
+
+    calls: tuple[tuple[str, str, bytes, int], ...] = ()  # ID-A, ID-B, C, and until when
+    conferences: tuple[tuple[str, bytes, int], ...] = ()  # ID-C, G, and until when
+
+    @staticmethod
+    def key_for(key_id: str, shard_by: str) -> Key[Uses]:
+        """Found by KID and by what decides the shard: the call, or the conference."""
+        return key_of(Uses, ROLE, "uses", key_id, shard_by=shard_by)
+
+
+class Member(Record, frozen=True, kw_only=True):
+    """One who holds the epoch's key, by the token with which it has joined."""
+
+    identity: str
+    key_id: str
+    impi: str
+    suite: Suite
+    nonce: bytes  # N_i
+    token_hash: bytes  # H(token_g)
+    notify: Secret  # down(K_i, member), 32 octets
+    not_after: int  # of its key id
+    joined: int  # its first epoch
+    revoked: bool = False
+
+
+class Group(Record, frozen=True, kw_only=True):
+    """One conference, (ID-C, G), at its last epoch."""
+
+    secret: ClassVar[bool] = True
+
+    epoch: int
+    token_hash: bytes  # H(token_c) of this epoch
+    key: Secret | None  # K_e; None: destroyed, its time is over
+    granted: int
+    not_before: int
+    not_after: int
+    members: tuple[Member, ...] = ()
+    removed: tuple[str, ...] = ()  # identities that were put out
+    spent: tuple[tuple[bytes, int], ...] = ()  # H(token_g) that have served, and when they may be forgotten
+
+    @staticmethod
+    def key_for(focus: str, group: bytes) -> Key[Group]:
+        """Found by ID-C and G."""
+        return key_of(Group, ROLE, "group", f"{focus} {group.hex()}", shard_by=group.hex())

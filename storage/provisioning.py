@@ -1,6 +1,6 @@
 """What the network and the handsets know before anything has happened: the records of a users file.
 
-KMS  what it is (K_F, K_zn, NAF_Id); pre-shared keys of handsets and mailboxes
+KMS  what it is (K_F, K_zn, NAF_Id); pre-shared keys of handsets and network functions
 BSF  K_zn, subscriptions (K, OPc, SQN)
 UE   its USIM, or its pre-shared key
 """
@@ -157,6 +157,8 @@ def _subscribers(devices: Iterable[Device], now: int) -> list[tuple[Key[Any], Re
                 not_before=now - SKEW_S,
                 not_after=FOREVER,
                 owner=device.owner,
+                serves=device.serves,
+                mixes=device.mixes,
             )
             found.append((Subscriber.key_for(device.psk_id), subscriber))
     return found

@@ -14,7 +14,9 @@ identity = "sip:voicemail@ims.example"
   [[user.device]]
   impi = "voicemail@ims.example"
   kind = "mailbox"                    # a network function: no UE host serves it, and its key is pre-shared
-  psk = "..."
+  psk = "..."                         # kind: mailbox, transcoder or focus
+  serves = ["ims.example"]            # a transcoder's, a focus's: whose users it may serve; none: all
+  mixes = true                        # a focus's: whether it gets a conference's keys
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class _Device(msgspec.Struct, forbid_unknown_fields=True):
     k: Hex16 | None = None
     opc: Hex16 | None = None
     psk: Hex32 | None = None
+    serves: list[Annotated[str, Meta(pattern=r"^[a-z0-9.-]{1,255}\Z")]] = []
+    mixes: bool = True
 
 
 class _User(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,15 +63,17 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One handset: a USIM (k and opc), or a pre-shared key. A mailbox: a pre-shared key."""
+    """One handset: a USIM (k and opc), or a pre-shared key. A network function: a pre-shared key."""
 
     impi: str
     identity: str
-    host: str  # "" for a mailbox
+    host: str  # "" for a network function
     k: Secret | None = None
     opc: Secret | None = None
     psk: Secret | None = None
     owner: Owner = Owner.UE
+    serves: tuple[str, ...] = ()  # hosts whose users a network function may serve; none: all
+    mixes: bool = True  # a focus: it gets the keys of its conferences
 
     @property
     def psk_id(self) -> str:
@@ -115,8 +121,10 @@ def _devices(path: Path, users: list[_User]) -> Iterator[Device]:
             keyless = device.k is None and device.opc is None and device.psk is None
             if not usim and not shared and not keyless:
                 raise UsersBroken(f"{path}: {device.impi} needs either k and opc, or psk")
-            if device.kind is Owner.MAILBOX and (usim or device.host is not None):
-                raise UsersBroken(f"{path}: {device.impi} is a mailbox: it has a psk, and no host, k or opc")
+            if device.kind is not Owner.UE and (usim or device.host is not None):
+                raise UsersBroken(
+                    f"{path}: {device.impi} is a {device.kind}: it has a psk, and no host, k or opc"
+                )
             if device.kind is Owner.UE and device.host is None:
                 raise UsersBroken(f"{path}: {device.impi} needs a host, the UE host that serves it")
             yield Device(
@@ -127,6 +135,8 @@ def _devices(path: Path, users: list[_User]) -> Iterator[Device]:
                 opc=_secret(device.opc),
                 psk=_secret(device.psk),
                 owner=device.kind,
+                serves=tuple(device.serves),
+                mixes=device.mixes,
             )
 
 
@@ -142,12 +152,16 @@ def write_users(devices: tuple[Device, ...]) -> str:
             lines += ["  [[user.device]]", f'  impi = "{device.impi}"', f"  {where}"]
             secrets = {"k": device.k, "opc": device.opc, "psk": device.psk}
             lines += [f'  {name} = "{key.reveal().hex()}"' for name, key in secrets.items() if key]
+            if device.serves:
+                lines.append("  serves = [" + ", ".join(f'"{host}"' for host in device.serves) + "]")
+            if not device.mixes:
+                lines.append("  mixes = false")
         lines.append("")
     return "\n".join(lines)
 
 
 def write_directory(devices: tuple[Device, ...]) -> str:
-    """The same without keys and mailboxes: who lives where, for whoever makes calls."""
+    """The same without keys and network functions: who lives where, for whoever makes calls."""
     return write_users(
         tuple(
             Device(device.impi, device.identity, device.host)

@@ -14,6 +14,8 @@ _GROUPS: Final = {  # the consumer groups of each principal that is not a UE hos
     "bsf": ("bsf",),
     "cscf": ("cscf",),
     "voicemail": ("voicemail",),
+    "transcoder": ("transcoder",),
+    "conference": ("conference",),
 }
 
 

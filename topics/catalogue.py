@@ -22,13 +22,15 @@ class Party(StrEnum):
     CSCF = "cscf"
     CUSTODIAN = "custodian"
     VOICEMAIL = "voicemail"
+    TRANSCODER = "transcoder"
+    CONFERENCE = "conference"
     OPERATOR = "operator"
     AUDITOR = "auditor"
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic: a record's key decides its partition, its value is a message of topics/messages.py."""
+    """One topic: a record's key decides its partition, its value is a message of topics/messages/."""
 
     name: str
     keyed_by: str
@@ -41,7 +43,18 @@ class Topic:
     latest_only: bool = False  # of each key only the last record is kept for long
 
 
-_AGENTS: Final = frozenset({Party.UE, Party.KMS, Party.BSF, Party.CSCF, Party.CUSTODIAN, Party.VOICEMAIL})
+_AGENTS: Final = frozenset(
+    {
+        Party.UE,
+        Party.KMS,
+        Party.BSF,
+        Party.CSCF,
+        Party.CUSTODIAN,
+        Party.VOICEMAIL,
+        Party.TRANSCODER,
+        Party.CONFERENCE,
+    }
+)
 _OPERATOR: Final = frozenset({Party.OPERATOR})
 _AUDITORS: Final = frozenset({Party.OPERATOR, Party.AUDITOR})
 _HOUR_S: Final = 3_600
@@ -54,14 +67,19 @@ KMS: Final = Topic(
     "call",
     SHARDS,
     _DAY_S,
-    _OPERATOR | {Party.UE, Party.BSF, Party.VOICEMAIL},
+    _OPERATOR | {Party.UE, Party.BSF, Party.CUSTODIAN, Party.VOICEMAIL, Party.TRANSCODER, Party.CONFERENCE},
     _OPERATOR | {Party.KMS},
 )
 BSF: Final = Topic(
     "ims.bsf", "IMPI", SHARDS, _DAY_S, _OPERATOR | {Party.UE, Party.KMS}, _OPERATOR | {Party.BSF}
 )
 CSCF: Final = Topic(
-    "ims.cscf", "call", SHARDS, _DAY_S, _OPERATOR | {Party.UE, Party.VOICEMAIL}, _OPERATOR | {Party.CSCF}
+    "ims.cscf",
+    "call",
+    SHARDS,
+    _DAY_S,
+    _OPERATOR | {Party.UE, Party.KMS, Party.VOICEMAIL, Party.TRANSCODER},  # of the KMS: its notices
+    _OPERATOR | {Party.CSCF},
 )
 VOICEMAIL: Final = Topic(
     "ims.voicemail",
@@ -71,8 +89,26 @@ VOICEMAIL: Final = Topic(
     _OPERATOR | {Party.CSCF, Party.KMS},  # what devices ask comes by way of call control, which knows them
     _OPERATOR | {Party.VOICEMAIL},
 )
+TRANSCODER: Final = Topic(
+    "ims.transcoder",
+    "call",
+    SHARDS,
+    _DAY_S,
+    _OPERATOR | {Party.CSCF, Party.KMS},
+    _OPERATOR | {Party.TRANSCODER},
+)
+CONFERENCE: Final = Topic(
+    "ims.conference",
+    "conference",  # one instance at a time decides about it, and mixes it
+    SHARDS,
+    _DAY_S,
+    _OPERATOR | {Party.CSCF, Party.KMS},
+    _OPERATOR | {Party.CONFERENCE},
+)
 ORDERS: Final = Topic("ims.orders", "key id", SHARDS, _DAY_S, _OPERATOR, _OPERATOR | {Party.CUSTODIAN})
-REPORTS: Final = Topic("ims.reports", "call", SHARDS, 7 * _DAY_S, frozenset({Party.UE}), _AUDITORS)
+REPORTS: Final = Topic(
+    "ims.reports", "call", SHARDS, 7 * _DAY_S, frozenset({Party.UE, Party.CONFERENCE}), _AUDITORS
+)
 AUDIT: Final = Topic(
     "ims.audit",
     "call",
@@ -94,13 +130,13 @@ DEAD_LETTERS: Final = Topic(
     latest_only=True,
 )
 
-INBOXES: Final = (KMS, BSF, CSCF, VOICEMAIL, ORDERS)
+INBOXES: Final = (KMS, BSF, CSCF, VOICEMAIL, TRANSCODER, CONFERENCE, ORDERS)
 SHARED: Final = (*INBOXES, REPORTS, AUDIT, STATUS, UE_STATUS, DEAD_LETTERS)
 
 
 def ue_inbox(host: str) -> Topic:
     """The inbox of one UE host, which a single process reads: a handset's state dies with it."""
-    writers = _OPERATOR | {Party.CSCF, Party.KMS, Party.BSF, Party.VOICEMAIL}
+    writers = _OPERATOR | {Party.CSCF, Party.KMS, Party.BSF, Party.VOICEMAIL, Party.CONFERENCE}
     return Topic(f"ims.ue.{host}", "recipient", 1, _DAY_S, writers, _OPERATOR | {Party.UE}, host=host)
 
 

@@ -44,6 +44,8 @@ def test_each_reads_by_its_own_group_only() -> None:
         ("bsf", "bsf"),
         ("cscf", "cscf"),
         ("voicemail", "voicemail"),
+        ("transcoder", "transcoder"),
+        ("conference", "conference"),
         ("ue-alice", "ue.alice"),
         ("ue-bob", "ue.bob"),
         ("operator", "*"),
