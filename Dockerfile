@@ -1,4 +1,5 @@
-# otway's three images: `network` for KMS, BSF and CSCF, `ue` for hosts of handsets, `setup` for what runs once.
+# otway's three images: `network` for KMS, BSF, CSCF and mailbox, `ue` for what speaks, hears or mixes (hosts of
+# handsets, transcoder, conference), `setup` for what runs once.
 #
 #     docker build --target network -t otway-network .
 #

@@ -88,6 +88,25 @@ class ConferenceAlarm(msgspec.Struct, frozen=True, tag="conference", forbid_unkn
     group: GroupId
 
 
+class BatchAlarm(msgspec.Struct, frozen=True, tag="batch", forbid_unknown_fields=True):
+    """Focus, by this process to itself: changes have been gathered for long enough."""
+
+    group: GroupId
+
+
+class StillMine(msgspec.Struct, frozen=True, tag="still-mine", forbid_unknown_fields=True):
+    """Focus, by this process to itself: does it still mix this conference?"""
+
+    group: GroupId
+
+
+class RekeyAlarm(msgspec.Struct, frozen=True, tag="rekey", forbid_unknown_fields=True):
+    """Focus: this member has not said that it uses the epoch."""
+
+    group: GroupId
+    member: Identity
+
+
 class EpochEnds(msgspec.Struct, frozen=True, tag="epoch-ends", forbid_unknown_fields=True):
     """KMS: the last epoch's key of this conference has reached its end, and is destroyed."""
 
@@ -108,6 +127,9 @@ Alarm = (
     | ForgetParts
     | LegsAlarm
     | ConferenceAlarm
+    | BatchAlarm
+    | StillMine
+    | RekeyAlarm
 )
 
 _encoder = msgspec.msgpack.Encoder()

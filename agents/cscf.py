@@ -8,6 +8,8 @@ long devices may ring, and for the CANCEL that it sends of its own accord.
     B  -> CSCF -> A   RINGING, 200 OK, DECLINE, BYE, BYE-OK
     A  -> CSCF -> V, V -> CSCF -> A                                agents/routing/diverting.py: the mailbox
     B  -> CSCF -> V   MAILBOX, RETRIEVE of a registered device; COLLECTED of anybody, since it has a proof
+    KMS, T -> CSCF -> A, B   NOTICE; NO-LEGS of T                   agents/routing/interposing.py
+    i  -> CSCF -> C   JOIN, IN-USE, LEAVE of a registered device    agents/routing/attending.py
     A  -> CSCF   CANCEL, and CANCELLED back;  CSCF -> B likewise
 """
 
@@ -18,7 +20,7 @@ from typing import ClassVar
 
 from agents.alarms import Cancelling, NoAnswer
 from agents.decision import NOTHING, Decision, Input, Keys, Put, Records, Send, to_device
-from agents.routing import diverting, forking
+from agents.routing import attending, diverting, forking, interposing
 from agents.routing.ways import keep, repeat_cancel, to_branch, wait
 from protocol.checks import RefusalCode
 from protocol.limits import FORKS_MAX
@@ -36,11 +38,16 @@ from topics.messages import (
     Contact,
     Decline,
     DeclineReason,
+    InUse,
     Invite,
+    Join,
+    Leave,
     Mailbox,
     MailboxOk,
     MailboxRefusal,
     MailboxSays,
+    NoLegs,
+    Notice,
     OfRun,
     Ok,
     Present,
@@ -66,6 +73,10 @@ class CscfSettings:
     """The longest registration."""
     mailbox: str = ""
     """ID-V, which takes the calls that nobody takes; empty: their callers are told."""
+    focus: str = ""
+    """ID-C, which holds the conferences of this network; empty: there are none."""
+    transcoder: str = ""
+    """ID-T, which comes between two ends that share no codec; empty: their calls have no sound, and end."""
 
 
 class Cscf:
@@ -89,6 +100,11 @@ class Cscf:
             Bye,
             ByeOk,
             MailboxOk,
+            Join,
+            InUse,
+            Leave,
+            Notice,
+            NoLegs,
         }
     )
 
@@ -99,6 +115,8 @@ class Cscf:
         match message:
             case Register() | Mailbox():
                 return (Registration.key_for(message.identity),)
+            case Join() | InUse() | Leave():
+                return (Registration.key_for(message.member),)
             case Retrieve() | Collected():
                 return (Registration.key_for(message.callee),)
             case Invite():
@@ -118,11 +136,14 @@ class Cscf:
                 return self._register(message, records, now)
             case Mailbox() | Retrieve() | Collected():
                 return self._ask_mailbox(message, records, now)
+            case Join() | InUse() | Leave():
+                known = records.get(Registration.key_for(message.member))
+                return attending.ask_focus(message, known, self._settings.focus, now)
             case OfRun() | NoAnswer() | Cancelling():
                 route = records.get(Route.key_for(message.caller, message.call))
                 if route is None:
                     return self._begin(message, records, now) if isinstance(message, Invite) else NOTHING
-                return NOTHING if route.callee != message.callee else _of_call(route, message, now)
+                return NOTHING if route.callee != message.callee else self._of_call(route, message, now)
             case _:
                 return NOTHING
 
@@ -167,6 +188,12 @@ class Cscf:
             return _deny(message, RefusalCode.DENIED)
         return Decision(sends=(Send(VOICEMAIL, owner, message),))
 
+    def _of_call(self, route: Route, message: OfRun | NoAnswer | Cancelling, now: int) -> Decision:
+        if not self._settings.transcoder:
+            return _of_call(route, message, now)
+        noted = interposing.note(route, message)
+        return interposing.follow(route, noted, message, _of_call(noted, message, now), now)
+
     def _begin(self, invite: Invite, records: Records, now: int) -> Decision:
         """The first INVITE of a call: to all devices that are registered now, and to no others later."""
         sender = invite.sender
@@ -191,6 +218,8 @@ class Cscf:
             ring_until=now + settings.no_answer_s,
             invite=encode(invite) if settings.mailbox else b"",
         )
+        if settings.transcoder:
+            route = interposing.note(route, invite)
         if not devices:
             return diverting.conclude(route, DeclineReason.NOT_REGISTERED, now)
         told = sum((to_branch(branch, invite) for branch in route.branches), NOTHING)
@@ -200,6 +229,8 @@ class Cscf:
 def _of_call(route: Route, message: OfRun | NoAnswer | Cancelling, now: int) -> Decision:
     """A message or an alarm of a call that is known."""
     match message:
+        case Notice() | NoLegs():
+            return interposing.forward(route, message)
         case NoAnswer():
             return forking.no_answer(route, now)
         case Cancelling():
@@ -207,7 +238,7 @@ def _of_call(route: Route, message: OfRun | NoAnswer | Cancelling, now: int) -> 
         case Invite() if message.sender is None or message.sender != Contact(*route.contact):
             return NOTHING  # another device under this call's name
         case OfRun() if message.run != 0:
-            return forking.take_later_run(route, message)
+            return forking.take_later_run(route, message, now)
         case Invite():
             return forking.invite_again(route, message)
         case _:

@@ -5,7 +5,10 @@
     A   -> KMS  SETTLED   C, n, ID-A, ID-B, KID-A, suite, sealed      agents/granting/settling.py
     V   -> KMS  DEPOSIT   a message is left                           agents/granting/deferring.py
     B   -> KMS  FETCH     and heard
+    C   -> KMS  GROUP     the next epoch of a conference              agents/granting/grouping.py
+    T   -> KMS  RELEASE   keys for the legs of a transcoded call      agents/granting/releasing.py
     UE  -> KMS  ATTACH    B-TID                                       agents/granting/attaching.py
+    custodian -> KMS      WITHDRAW                                    agents/granting/withdrawing.py
 
 It holds no state of its own: subscribers' keys and what was granted are records.
 """
@@ -17,10 +20,11 @@ from typing import ClassVar
 
 import msgspec
 
-from agents.alarms import KeysEnd
+from agents.alarms import EpochEnds, KeysEnd
 from agents.decision import NOTHING, Decision, Input, Keys, Records, Send, to_device
-from agents.granting import attaching, deferring, settling
+from agents.granting import attaching, deferring, epoch_keys, grouping, releasing, settling, withdrawing
 from agents.granting.hearing import Hearing, KmsSettings
+from agents.granting.uses import note_call, uses_keys
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import digest, enc
 from protocol.evidence import Grant, Holder, Token
@@ -28,10 +32,10 @@ from protocol.exchange import fork_name
 from protocol.limits import FORKS_MAX, LIFE_S, SKEW_S
 from protocol.names import MASTER_KEY_OCTETS, Kind, Role, Suite
 from protocol.profile import Profile
-from protocol.sealing import Random
+from protocol.sealing import Random, down_key
 from protocol.secret import Secret
 from protocol.sharding import call_key
-from storage.kms_records import AgreedRun, Agreement, Fork, PendingAttach, Rate, Site, Subscriber
+from storage.kms_records import AgreedRun, Agreement, Fork, Group, PendingAttach, Rate, Site, Subscriber
 from topics.catalogue import AUDIT, Party
 from topics.messages import (
     Attach,
@@ -39,10 +43,14 @@ from topics.messages import (
     AuditEvent,
     Deposit,
     Fetch,
+    GroupRequest,
     KeyRequest,
     KeyResponse,
     OfRun,
+    Release,
     Settled,
+    Withdraw,
+    WithdrawMember,
     ZnResponse,
     clear,
     run_of,
@@ -67,7 +75,20 @@ class Kms:
     """Draws K once for each run and answering device, and seals it to the two that proved themselves."""
 
     party: ClassVar[Party] = Party.KMS
-    accepts: ClassVar[frozenset[type]] = frozenset({KeyRequest, Settled, Deposit, Fetch, Attach, ZnResponse})
+    accepts: ClassVar[frozenset[type]] = frozenset(
+        {
+            KeyRequest,
+            Settled,
+            Deposit,
+            Fetch,
+            Attach,
+            ZnResponse,
+            Release,
+            Withdraw,
+            GroupRequest,
+            WithdrawMember,
+        }
+    )
 
     def __init__(self, profile: Profile, settings: KmsSettings | None = None) -> None:
         self._profile = profile
@@ -75,7 +96,15 @@ class Kms:
 
     def reads(self, message: Input) -> Keys:
         match message:
-            case KeyRequest() | Fetch():
+            case KeyRequest():
+                return (
+                    *_keys_of(message, message.caller_key, message.callee_key),
+                    *uses_keys(
+                        call_key(message.caller, message.call), message.caller_key, message.callee_key
+                    ),
+                    Rate.key_for(f"host {message.sender.host}"),
+                )
+            case Fetch():
                 return (
                     *_keys_of(message, message.caller_key, message.callee_key),
                     Rate.key_for(f"host {message.sender.host}"),
@@ -83,6 +112,7 @@ class Kms:
             case Deposit():
                 return (
                     *_keys_of(message, message.caller_key, message.mailbox_key),
+                    *uses_keys(call_key(message.caller, message.call), message.caller_key),
                     Rate.key_for(f"mailbox {message.mailbox}"),
                 )
             case Settled():
@@ -90,8 +120,21 @@ class Kms:
                     Subscriber.key_for(message.caller_key),
                     Agreement.key_for(message.caller, message.call),
                 )
+            case Release():
+                return (
+                    Site.key(),
+                    Subscriber.key_for(message.transcoder_key),
+                    Agreement.key_for(message.caller, message.call),
+                    Rate.key_for(f"kid {message.transcoder_key}"),
+                    Rate.key_for(f"transcoder {message.transcoder}"),
+                    *uses_keys(call_key(message.caller, message.call), message.transcoder_key),
+                )
             case KeysEnd():
                 return (Agreement.key_for(message.caller, message.call),)
+            case Withdraw():
+                agreement = Agreement.key_for(message.caller, message.call)
+                key_id = message.key_id
+                return (agreement,) if key_id is None else (agreement, Subscriber.key_for(key_id))
             case Attach():
                 return (
                     Site.key(),
@@ -99,6 +142,12 @@ class Kms:
                     PendingAttach.key_for(message.btid),
                     Rate.key_for(f"host {message.sender.host}"),
                 )
+            case GroupRequest():
+                return grouping.reads(message)
+            case EpochEnds():
+                return (Group.key_for(message.focus, message.group),)
+            case WithdrawMember():
+                return (Group.key_for(message.focus, message.group), Subscriber.key_for(message.key_id))
             case ZnResponse():
                 return (Site.key(), Subscriber.key_for(message.btid), PendingAttach.key_for(message.btid))
             case _:
@@ -115,15 +164,27 @@ class Kms:
             case Fetch():
                 hearing = self._hearing(message, message.suite, message.token_f, records, now)
                 return deferring.fetch(hearing, message, random)
+            case Release():
+                hearing = self._hearing(message, message.suite, message.token_t, records, now)
+                return releasing.release(hearing, message, random)
             case Settled():
                 hearing = self._hearing(message, message.suite, message.sealed, records, now)
-                return settling.settle(hearing, message, random)
+                settled = settling.settle(hearing, message, random)
+                return settled + withdrawing.settled_too_late(message, records, random)
+            case Withdraw():
+                return withdrawing.withdraw(message, records, now, random)
             case KeysEnd():
                 return settling.keys_end(message, records, now)
             case Attach():
                 return attaching.attach(
                     message, records, now, random, most=self._settings.host_requests_per_s
                 )
+            case GroupRequest():
+                return grouping.group(self._profile, self._settings, message, records, now, random)
+            case EpochEnds():
+                return epoch_keys.epoch_ends(message, records, now)
+            case WithdrawMember():
+                return epoch_keys.withdraw(message, records, now)
             case ZnResponse():
                 return attaching.handed_over(message, records, now, random)
             case _:
@@ -172,13 +233,14 @@ def _judge(hearing: Hearing, request: KeyRequest, random: Random) -> _Judged:
     profile.compare(run, token_a, token_b, hearing.now)  # OR-06, OR-07, OR-09, OR-12
 
     site = hearing.site(token_a.time, token_b.time)
-    agreement, agreed = hearing.agreed(caller, request.token_a, token_a.nonce)
+    agreement, agreed = hearing.agreed(caller, request.token_a, token_a, devices=(caller_record, device))
     fork = _fork_for(agreed, device, digest(request.token_b), hearing.now)
     if fork is None:
         if agreed.settled is not None:  # OR-10
             raise Refused(Check.OR_10, RefusalCode.REPLAY)
         if len(agreed.forks) >= FORKS_MAX:  # OR-11
             raise Refused(Check.OR_11, RefusalCode.TOO_MANY)
+        life_s = min(hearing.settings.life_s, LIFE_S)
         fork = Fork(
             name=fork_name(site.fork_key, run, device.impi),
             impi=device.impi,
@@ -187,9 +249,13 @@ def _judge(hearing: Hearing, request: KeyRequest, random: Random) -> _Judged:
             key=Secret(random(MASTER_KEY_OCTETS)),
             granted=hearing.now,
             not_before=hearing.now - SKEW_S,
-            not_after=min(hearing.now + LIFE_S, caller_record.not_after, device.not_after),
+            not_after=min(hearing.now + life_s, caller_record.not_after, device.not_after),
+            nonce_b=token_b.nonce,
+            notify_b=down_key(callee.key, run.suite, Role.CALLEE),
+            permits_b=token_b.permits,
         )
-        agreed = msgspec.structs.replace(agreed, forks=(*agreed.forks, fork))
+        settled = fork.name if run.n else None  # a later run has no other device
+        agreed = msgspec.structs.replace(agreed, forks=(*agreed.forks, fork), settled=settled)
     return _Judged(settling.with_run(agreement, agreed), fork, caller, callee, token_a, token_b)
 
 
@@ -250,14 +316,22 @@ def _grant(hearing: Hearing, request: KeyRequest, judged: _Judged, random: Rando
         **clear(run),
     )
     kept = settling.keep(run.caller, run.call, judged.agreement, hearing.now)
-    return kept + Decision(
-        puts=hearing.rates.puts(),
-        audit=(granted,),  # OR-16: the loop has it acknowledged before anything is sent
-        sends=(to_device(request.sender, response),),
+    key_ids = (judged.caller.key_id, fork.callee_key)
+    noted = note_call(hearing.records, run, key_ids, fork.not_after, hearing.now)
+    return (
+        kept
+        + noted
+        + Decision(
+            puts=hearing.rates.puts(),
+            audit=(granted,),  # OR-16: the loop has it acknowledged before anything is sent
+            sends=(to_device(request.sender, response),),
+        )
     )
 
 
 def audit_send(audit: Audit) -> Send:
-    """Where an audit record goes: keyed by its call, or by the key id that it is about."""
+    """Where an audit record goes: keyed by its call or conference, or by the key id that it is about."""
+    if audit.group:
+        return Send(AUDIT, audit.group.hex(), audit)
     about = call_key(audit.caller or "", audit.call) if audit.call else (audit.key_id or audit.impi or "")
     return Send(AUDIT, about, audit)

@@ -135,6 +135,11 @@ class Loop:
         """A local input: a media event, or an alarm that need not survive this process."""
         self._local.append(message)
 
+    @property
+    def soon_at(self) -> float | None:
+        """When the next alarm of this process alone is due, on its monotonic clock; None: there is none."""
+        return self._soon[0][0] if self._soon else None
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Steps until `stopping` is set; then finishes the batch, commits and leaves. That takes 4 s at most,
         whatever bus and store do: a batch that was not finished comes again. Raises GaveUp."""

@@ -17,8 +17,10 @@ from protocol.description import SrtpSuite
 from protocol.names import MASTER_KEY_OCTETS
 from protocol.secret import Secret
 from protocol.srtp_keys import srtp_master
+from storage.attendance_records import Attendances
 from storage.bsf_records import Bootstrapped, Challenge, Naf, Subscription
-from storage.kms_records import Agreement, Site, Subscriber
+from storage.focus_records import Conference
+from storage.kms_records import Agreement, Group, Site, Subscriber
 from storage.memory import MemoryStore
 from storage.records import Key, Record, RecordCodec
 from storage.ue_records import Collecting, Handset, Outbox, UeCall
@@ -29,6 +31,7 @@ RECORDS: Final[Mapping[tuple[str, str], type[Record]]] = {
     ("kms", "site"): Site,
     ("kms", "subscriber"): Subscriber,
     ("kms", "agreement"): Agreement,
+    ("kms", "group"): Group,
     ("bsf", "naf"): Naf,
     ("bsf", "subscription"): Subscription,
     ("bsf", "challenge"): Challenge,
@@ -37,6 +40,8 @@ RECORDS: Final[Mapping[tuple[str, str], type[Record]]] = {
     ("ue", "call"): UeCall,
     ("ue", "collecting"): Collecting,
     ("ue", "outbox"): Outbox,
+    ("ue", "attendances"): Attendances,
+    ("conference", "conference"): Conference,
 }
 """The records that hold secrets, by role and label."""
 

@@ -14,14 +14,15 @@ from storage.users_file import Device, draw_device
 from storage.wrapping import KeyEncryptionKey, Wrapping
 
 DOMAIN: Final = "ims.example"
+FOCUS: Final = f"sip:conference@{DOMAIN}"
 
 
 def draw_town(names: Sequence[str], random: Random, *, shared: bool = False) -> tuple[Device, ...]:
-    """One device for each name, each on a host of that name: `bob` has bob-1@..., `bob-2` is his second.
-    shared: with a pre-shared key, not a USIM."""
+    """One device for each name, each on a host of that name: `bob` has bob-1@..., `bob-2` is his second;
+    `carol@bob` is carol's, on bob's host. shared: with a pre-shared key, not a USIM."""
     return tuple(
-        draw_device(f"{user}-{number}@{DOMAIN}", f"sip:{user}@{DOMAIN}", name, random, shared=shared)
-        for name in names
+        draw_device(f"{user}-{number}@{DOMAIN}", f"sip:{user}@{DOMAIN}", host or name, random, shared=shared)
+        for name, _, host in (each.partition("@") for each in names)
         for user, number in (_user_and_device(name),)
     )
 
@@ -39,6 +40,11 @@ def draw_transcoder(random: Random) -> Device:
 def draw_focus(random: Random) -> Device:
     """The town's focus, which mixes."""
     return _network_function("conference", Owner.FOCUS, random)
+
+
+def draw_functions(random: Random) -> tuple[Device, ...]:
+    """All of the town's network functions."""
+    return (draw_mailbox(random), draw_transcoder(random), draw_focus(random))
 
 
 def _network_function(name: str, owner: Owner, random: Random) -> Device:

@@ -22,6 +22,7 @@ from console.operating.administration import keys_app, provision, topics_app
 from console.operating.dead_letters import dlq_app
 from console.operating.doctor import examine
 from console.operating.load import load
+from console.operating.releases import releases_app
 from console.operating.status import status
 from console.outside import random
 from console.settings import SETTINGS_FILE, SettingsBroken, read_settings
@@ -50,7 +51,12 @@ MISTAKES: list[type[Exception]] = [
 """Told in a line, without a traceback."""
 
 Json = Annotated[bool, Option("--json", help="Print the outcome as JSON and nothing else.")]
-_MEDIA: Final = {"demo": "A call in this process.", "call": "A call between two UE hosts."}
+_MEDIA: Final = {
+    "demo": "Scenarios in this process.",
+    "call": "A call between two UE hosts.",
+    "mailbox": "Messages in a user's mailbox.",
+    "conference": "Conferences.",
+}
 
 app = typer.Typer(
     name="otway",
@@ -62,6 +68,7 @@ app = typer.Typer(
 app.add_typer(run_app, name="run")
 app.add_typer(topics_app, name="topics")
 app.add_typer(keys_app, name="keys")
+app.add_typer(releases_app, name="releases")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(cluster_app, name="cluster")
 app.command()(provision)

@@ -16,7 +16,8 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Meta
 
-from protocol.limits import KEEP_S_MAX
+from protocol.limits import KEEP_S_MAX, LIFE_S
+from protocol.names import Permit
 from protocol.profile import PROFILES, Profile, admit
 from protocol.secret import Secret
 from storage.redis_store import RedisSettings
@@ -24,6 +25,9 @@ from topics.kafka_clients import KafkaSettings
 
 PREFIX: Final = "OTWAY_"
 SETTINGS_FILE: Final = Path("secrets/operator/settings.env")
+CODEC_NAMES: Final = ("PCMU", "PCMA", "G722", "opus")
+"""What a media engine can speak, by its RTP names; said here too, since not every installation has one."""
+_LIFE_S_MIN: Final = 10  # below, a call would do little else than renew
 
 
 class SettingsBroken(Exception):  # noqa: N818
@@ -52,8 +56,14 @@ class Settings:
     """literal: the ten steps as first written; for the lab, with --lab."""
     deferred_days_max: Annotated[int, Meta(ge=0, le=KEEP_S_MAX // 86_400)] = 7
     """For so many days the KMS keeps the key of a message that was left, or less; 0: none may be left."""
+    life_s: Annotated[int, Meta(ge=_LIFE_S_MIN, le=LIFE_S)] = LIFE_S
+    """The KMS's keys of calls live so long; a call that goes on renews them before."""
     mailbox: str = ""
     """The mailbox (its public identity) that call control hands calls to which nobody takes; empty: none."""
+    transcoder: str = ""
+    """The transcoder that call control puts between two ends without a common codec; empty: none."""
+    focus: str = ""
+    """The focus that call control hands joins to, and that `otway conference` asks; empty: none."""
     replication: int = 1
     """On how many brokers `otway topics create` keeps each topic."""
     session_timeout_s: float = 6.0
@@ -65,7 +75,13 @@ class Settings:
     media_port: int = 0
     """The first RTP port, one for each line follows; 0: any free ones."""
     lines: int = 4
-    """Calls at a time on one UE host."""
+    """Calls and conferences at a time on one UE host; of a mailbox messages, of a focus members, of a
+    transcoder legs, two for each call."""
+    codecs: str = "PCMU"
+    """What a UE host can speak, the first choice first: of PCMU, PCMA, G722, opus, separated by commas."""
+    permits: str = "deferred"
+    """What the users of a UE host consent to beyond the call itself: of conference, deferred, transcode,
+    separated by commas; empty: nothing."""
     log: Literal["text", "json"] = "text"
     """The form of the log on standard error."""
     operations: str = ""
@@ -98,6 +114,26 @@ class Settings:
             url = f"rediss://{url.partition('://')[2]}{joint}ssl_ca_certs={self.ca_file}"
         return _redis(url)
 
+    @property
+    def codec_names(self) -> tuple[str, ...]:
+        """The codecs in their order. Raises SettingsBroken."""
+        names = _listed(self.codecs)
+        if not names:
+            raise SettingsBroken(f"{PREFIX}CODECS: a UE host needs one: of {', '.join(CODEC_NAMES)}")
+        for name in names:
+            if name not in CODEC_NAMES:
+                raise SettingsBroken(f"{PREFIX}CODECS: {name!r} is none of {', '.join(CODEC_NAMES)}")
+        return names
+
+    @property
+    def permitted(self) -> tuple[Permit, ...]:
+        """The permits, sorted. Raises SettingsBroken."""
+        names = _listed(self.permits)
+        for name in names:
+            if name not in list(Permit):
+                raise SettingsBroken(f"{PREFIX}PERMITS: {name!r} is none of {', '.join(sorted(Permit))}")
+        return tuple(sorted(Permit(name) for name in names))
+
     def admitted(self, *, lab: bool) -> Profile:
         """The profile, where it may run. Raises LabOnly."""
         return admit(PROFILES[self.profile], lab=lab)
@@ -117,6 +153,11 @@ class Settings:
             return Secret(self.password_file.read_bytes().strip())
         except OSError as error:
             raise SettingsBroken(f"{PREFIX}PASSWORD_FILE: {self.password_file}: {error.strerror}") from None
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The names in a list with commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def _redis(url: str) -> RedisSettings:
@@ -147,7 +188,9 @@ def read_settings(environment: Mapping[str, str], file: Path | None = None) -> S
         except msgspec.ValidationError as error:
             reason = str(error).partition(" - at ")[0]
             raise SettingsBroken(f"{PREFIX}{name.upper()}: {reason}") from None
-    return _converted(given)
+    settings = _converted(given)
+    _ = settings.codec_names, settings.permitted  # a misspelt one is told now, not when it would be used
+    return settings
 
 
 def _lines(file: Path | None) -> dict[str, str]:

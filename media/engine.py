@@ -1,7 +1,7 @@
 """The media engine of a host: UDP sockets, the 20 ms beat, and the clock that ends a key's use.
 
-    agent  -> engine   OpenMedia, CloseMedia               OpenStored, TakeStored, CloseStored
-    engine -> agent    MediaClosed, MediaSilent            StoredHeard
+    agent  -> engine   OpenMedia, RenewMedia, MoveMedia, CloseMedia    OpenStored, TakeStored, CloseStored
+    engine -> agent    MediaClosed, MediaSilent                        StoredHeard
 
 A line is one UDP socket, bound before any call, so that its address can be told in an offer. It carries one
 session at a time. A message out of a mailbox needs none: it is heard as fast as it comes.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -20,18 +19,20 @@ from media.leg import (
     CloseMedia,
     CloseStored,
     Leg,
-    MediaClosed,
     MediaEvent,
     MediaInstruction,
-    MediaSilent,
+    MoveMedia,
     OpenMedia,
     OpenStored,
+    RenewMedia,
     StoredHeard,
     TakeStored,
 )
-from media.line import Line, SocketAddress, addresses, bind
+from media.line import Line, addresses, bind
 from media.pcm import PACKET_S, SAMPLE_HZ, Pcm
+from media.placed import LineBusy, Placed, beat, tell_failure
 from media.session import Session
+from media.srtp import SEQUENCE_MAX
 from media.stored import StoredMedia
 from protocol.description import Flow
 from protocol.sealing import Random
@@ -42,13 +43,6 @@ Source = Callable[[Leg], Pcm]
 
 Sink = Callable[[Leg, Pcm], None]
 """Takes what was heard on a leg when its session closes, live or stored. Called on the event loop."""
-
-_RESOLVE_AGAIN_S: Final = 1.0
-_STALLED_S: Final = 1.0  # who is further behind was stopped, and does not send all of it at once
-
-
-class LineBusy(Exception):  # noqa: N818
-    """The agent's records and the engine disagree on who uses a line: a bug."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +67,16 @@ class EngineSettings:
     heard_s_max: float = 600.0
     """So much of what is heard is kept for the sink: 16 KB a second."""
 
+    packets_max: int = SEQUENCE_MAX
+    """Of one SSRC; fewer than it must be, in a test."""
+
 
 @dataclass(slots=True)
 class _Running:
-    """A session on its line."""
+    """A session that is open."""
 
-    leg: Leg
-    line: Line
+    placed: Placed
     session: Session
-    opened: float
-    not_after: float
-    target: SocketAddress | None = None  # not known before it is resolved
-    told_silent: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -128,8 +120,9 @@ class Engine:
         return addresses(self._lines, settings.advertised_host or settings.host)
 
     def carry_out(self, instruction: MediaInstruction) -> None:
-        """Open or close a session, or take packets of a stored one; one that is open already, or not open, is
-        left alone. A call and a message may have the same name.
+        """Open, renew, move or close a session, or take packets of a stored one; one that is open already is
+        not opened again, one that is not open is left alone, but RenewMedia opens it. A call and a message
+        may have the same name.
 
         Raises LineBusy if another session has the line, IndexError if there is no such line, KeyError for a
         codec that is not in CODECS.
@@ -138,6 +131,14 @@ class Engine:
             case OpenMedia(leg):
                 if leg.session not in self._running:
                     self._open(leg)
+            case RenewMedia(leg):
+                if leg.session in self._running:
+                    self._running[leg.session].placed.renew(instruction)
+                else:
+                    self._open(leg)
+            case MoveMedia(session, address):
+                if session in self._running:
+                    self._running[session].placed.move(address)
             case CloseMedia(session):
                 if session in self._running:
                     self._close(self._running[session], expired=False)
@@ -169,30 +170,41 @@ class Engine:
 
     def _open(self, leg: Leg) -> None:
         line = self._lines[leg.line]
-        if line.session is not None:
-            raise LineBusy(f"line {leg.line}")
         loop = asyncio.get_running_loop()
-        now = loop.time()
         sound = np.zeros(0, np.int16) if leg.flow is Flow.RECVONLY else self._source(leg)
-        session = Session(leg, self._random, sound, now=now, heard_samples_max=self._heard_samples_max)
-        running = _Running(leg, line, session, opened=now, not_after=now + leg.lifetime_s)
-        line.session, line.not_after = session, running.not_after
-        self._running[leg.session] = running
-        running.task = loop.create_task(self._run(running))
-        running.task.add_done_callback(_raise)
+        session = Session(
+            leg,
+            self._random,
+            sound,
+            now=loop.time(),
+            heard_samples_max=self._heard_samples_max,
+            packets_max=self._settings.packets_max,
+        )
+        placed = Placed(line, leg, session.link, silence_s=self._settings.silence_s, on_event=self._on_event)
+        running = self._running[leg.session] = _Running(placed, session)
+        running.task = loop.create_task(beat(lambda now: self._tick(running, now), PACKET_S))
+        running.task.add_done_callback(tell_failure)
+
+    def _tick(self, running: _Running, now: float) -> bool:
+        """20 ms of a session. Whether it goes on."""
+        placed = running.placed
+        if placed.over(now):
+            self._close(running, expired=True)
+            return False
+        if placed.target is not None:  # else nobody would hear the beginning
+            placed.send(running.session.tick(now))
+        placed.tell_silence(now)
+        return True
 
     def _close(self, running: _Running, *, expired: bool) -> None:
         """Raises what the sink raises, when all else is done."""
-        now = asyncio.get_running_loop().time()
         if running.task is not None and not expired:
             running.task.cancel()
-        if running.target is not None and now < running.not_after:
-            running.line.send(running.session.close(now), running.target)
-        running.line.session = None
-        del self._running[running.leg.session]
-        self._on_event(MediaClosed(running.leg.session, running.session.statistics(), expired))
+        leg = running.placed.leg
+        del self._running[leg.session]
+        running.placed.leave(expired=expired)
         if self._sink is not None:
-            self._sink(running.leg, running.session.heard())
+            self._sink(leg, running.session.heard())
 
     def _open_stored(self, leg: Leg) -> None:
         media = StoredMedia(leg, heard_samples_max=self._heard_samples_max)
@@ -219,49 +231,5 @@ class Engine:
     def _heard_samples_max(self) -> int:
         return int(self._settings.heard_s_max * SAMPLE_HZ) if self._sink else 0
 
-    async def _run(self, running: _Running) -> None:
-        """Until the key's lifetime ends; CloseMedia cancels it."""
-        try:
-            async with asyncio.timeout_at(running.not_after):
-                await self._find(running)
-                await self._beat(running)
-        except TimeoutError:
-            self._close(running, expired=True)
 
-    async def _find(self, running: _Running) -> None:
-        """The peer's socket address; its name may not be known yet."""
-        while (target := await running.line.resolve(running.leg.remote_address)) is None:
-            self._tell_silence(running)
-            await asyncio.sleep(_RESOLVE_AGAIN_S)
-        running.target = target
-
-    async def _beat(self, running: _Running) -> None:
-        """A tick each 20 ms by absolute deadlines, so that no delay adds up."""
-        assert running.target is not None
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            # when behind, this gives way once, so that what has come meanwhile is read before the next tick
-            await asyncio.sleep(due - loop.time())
-            now = loop.time()
-            if now >= running.not_after:  # OR-28
-                raise TimeoutError
-            for datagram in running.session.tick(now):
-                running.line.send(datagram, running.target)
-            self._tell_silence(running)
-            due = now if now > due + _STALLED_S else due + PACKET_S
-
-    def _tell_silence(self, running: _Running) -> None:
-        if running.leg.to_mailbox:  # which never says anything
-            return
-        heard_at = running.session.heard_at
-        since = running.opened if heard_at is None else heard_at
-        if asyncio.get_running_loop().time() - since > self._settings.silence_s and not running.told_silent:
-            running.told_silent = True
-            self._on_event(MediaSilent(running.leg.session))
-
-
-def _raise(task: asyncio.Task[None]) -> None:
-    """A bug in a session is told by the event loop's exception handler."""
-    if not task.cancelled():
-        task.result()
+__all__ = ["Engine", "EngineSettings", "LineBusy", "Sink", "Source"]

@@ -1,9 +1,9 @@
 """What an agent asks of a media engine, and what the engine tells it: values only, no sockets.
 
-A role file decides with `OpenMedia` and `CloseMedia`; an engine (media/engine.py, or the simulator's, which
-has no sockets) carries them out and tells of what it heard by `MediaEvent`. A message out of a mailbox is
-heard through the same engine, faster than it was said (`OpenStored`); a mailbox has a recorder
-(media/recorder.py), which holds no key.
+A role file decides with `OpenMedia`, `RenewMedia`, `MoveMedia` and `CloseMedia`; an engine (media/engine.py,
+media/bridge.py, or the simulator's, which have no sockets) carries them out and tells of what it heard by
+`MediaEvent`. A message out of a mailbox is heard through the same engine, faster than it was said
+(`OpenStored`); a mailbox has a recorder (media/recorder.py), which holds no key.
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ class RenewMedia:
     """The session of this name goes on under another leg's key, on its line and without a gap.
 
     What comes under the new key is taken at once. speak_within_s: send under it after so long at the latest
-    (0: at once), and as soon as something authentic has come under it; None: only then. overlap_s: what still
-    comes under the old key is taken for so long (0: no longer); None: until OVERLAP_S after the first
-    authentic packet under the new one. The leg's sound and line mean nothing: those of the session stay.
+    (0: at once), and as soon as something authentic has come under it; None: only then, or when the old key
+    ends. overlap_s: what still comes under the old key is taken for so long (0: no longer); None: until
+    OVERLAP_S after the first authentic packet under the new one; in any case at most until the old key ends.
+    The leg's sound, line and bridge mean nothing: those of the session stay. The session lasts as long as the
+    new key.
     A session that is not open is opened; one that is on this leg's key already only learns its address.
     """
 

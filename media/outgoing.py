@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from media.codec import CODECS, Encoder
 from media.leg import Leg
-from media.pcm import PACKET_S, Pcm
+from media.pcm import PACKET_S, SAMPLE_HZ, Pcm
 from media.rtcp import Bye, Cname, ReceiverReport, ReportBlock, SenderReport, compound, ntp
 from media.rtp import RtpPacket
 from media.srtp import SEQUENCE_MAX, SendingStream
 from protocol.sealing import Random
 from protocol.srtp_keys import srtp_master
 
+_REMEMBERED: Final = 4096  # more than all sessions of a bridge draw under one key
+
+
+class Ssrcs:
+    """Those that were drawn lately: a sender takes none twice under one key."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[int, None] = {}  # in their order
+
+    def take(self, ssrc: int) -> bool:
+        """Whether it was free."""
+        if ssrc in self._drawn:
+            return False
+        if len(self._drawn) >= _REMEMBERED:
+            del self._drawn[next(iter(self._drawn))]
+        self._drawn[ssrc] = None
+        return True
+
 
 class OutgoingStream:
     """Packets from a sequence number below 2^15 to 65,535 at most; after that another SSRC must be drawn."""
 
-    def __init__(self, leg: Leg, random: Random) -> None:
-        """Draws 4 + 2 + 4 octets: SSRC, first sequence number, first timestamp."""
+    def __init__(
+        self, leg: Leg, random: Random, *, rate_hz: int = SAMPLE_HZ, packets_max: int = SEQUENCE_MAX
+    ) -> None:
+        """Draws 4 + 2 + 4 octets: SSRC, first sequence number, first timestamp.
+
+        rate_hz: of the sound. packets_max: a stream may be spent sooner than it must.
+        """
+        self.leg = leg
         self.ssrc = int.from_bytes(random(4), "big")
         self._sequence = int.from_bytes(random(2), "big") >> 1
         self._timestamp = int.from_bytes(random(4), "big")
         self.sent = 0  # packets
         self._octets = 0
         self._codec = CODECS[leg.codec]
-        self._encoder = Encoder(self._codec)
+        self._encoder = Encoder(self._codec, rate_hz)
+        self._packets_max = packets_max
         self._srtp = SendingStream(
             srtp_master(
                 leg.root,
                 leg.suite,
                 sender=leg.local,
-                receiver=leg.remote,
+                receiver=leg.group or leg.remote,
                 media_line=leg.media_line,
                 ssrc=self.ssrc,
                 n=leg.n,
@@ -47,10 +73,14 @@ class OutgoingStream:
     @property
     def spent(self) -> bool:
         """Whether the last sequence number has been used."""
-        return self._sequence > SEQUENCE_MAX
+        return self._sequence > SEQUENCE_MAX or self.sent >= self._packets_max
+
+    def at_rate(self, rate_hz: int) -> None:
+        """The sound has another rate from now on."""
+        self._encoder = Encoder(self._codec, rate_hz)
 
     def packet(self, pcm: Pcm) -> bytes:
-        """The next SRTP packet. pcm: 160 samples. Not to be asked of a stream that is spent."""
+        """The next SRTP packet. pcm: 20 ms. Not to be asked of a stream that is spent."""
         assert not self.spent
         payload = self._encoder.encode(pcm)
         rtp = RtpPacket(

@@ -100,7 +100,7 @@ def stream_of_peer(leg: Leg, ssrc: int) -> ReceivingStream:
         leg.root,
         leg.suite,
         sender=leg.remote,
-        receiver=leg.local,
+        receiver=leg.group or leg.local,
         media_line=leg.media_line,
         ssrc=ssrc,
         n=leg.n,

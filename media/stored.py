@@ -99,8 +99,7 @@ class _StoredStream:
         self.ntp = _NOT_TOLD  # of its first report
         self._ssrc = ssrc
         self._codec = codec
-        self._decoder = Decoder(codec)
-        self._sound: dict[int, Pcm] = {}
+        self._payloads: dict[int, bytes] = {}
         self.sent = 0  # packets, as its sender says
         self._ended = False
 
@@ -112,10 +111,7 @@ class _StoredStream:
             return
         self.sequences.add(heard.sequence)
         if kept and heard.payload_type == self._codec.payload_type:
-            try:
-                self._sound[heard.sequence] = self._decoder.decode(heard.payload)
-            except PayloadMalformed:
-                return
+            self._payloads[heard.sequence] = heard.payload
 
     def take_report(self, packet: bytes) -> None:
         """An authentic RTCP packet."""
@@ -135,7 +131,7 @@ class _StoredStream:
     @property
     def kept(self) -> int:
         """Packets whose sound is kept."""
-        return len(self._sound)
+        return len(self._payloads)
 
     @property
     def whole(self) -> bool:
@@ -151,5 +147,15 @@ class _StoredStream:
         """From its first packet to its last."""
         if not self.sequences:
             return np.zeros(0, np.int16)
+        decoder = Decoder(self._codec)
         turns = range(min(self.sequences), max(self.sequences) + 1)
-        return np.concatenate([self._sound.get(turn, SILENCE) for turn in turns])
+        return np.concatenate([_decoded(decoder, self._payloads.get(turn)) for turn in turns])
+
+
+def _decoded(decoder: Decoder, payload: bytes | None) -> Pcm:
+    if payload is None:
+        return SILENCE
+    try:
+        return decoder.decode(payload)
+    except PayloadMalformed:
+        return SILENCE

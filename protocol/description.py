@@ -5,7 +5,7 @@ Transport addresses are not in it, since the network may change those.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -80,6 +80,35 @@ def answer_to(offer: Description, suites: Container[str], codecs: Container[str]
     return Description((suite,), (codec,), _REPLY_FLOW[offer.flow])
 
 
+def transcoded_answer_to(offer: Description, suites: Container[str], codecs: Sequence[str]) -> Description:
+    """The answer of one who knows no codec of the offer, and counts on a transcoder: the first suite of the
+    offer that we can do, and our own first codec.
+
+    Raises NothingInCommon, also where a codec is shared and no transcoder is needed.
+    """
+    suite = next((name for name in offer.srtp_suites if name in suites), None)
+    if suite is None or not codecs or any(name in codecs for name in offer.codecs):
+        raise NothingInCommon
+    return Description((suite,), (codecs[0],), _REPLY_FLOW[offer.flow])
+
+
+def share_no_codec(offer: Description, answer: Description) -> bool:
+    """Whether the two ends of this offer and answer need a transcoder."""
+    return not set(offer.codecs) & set(answer.codecs)
+
+
+def accept_transcoded_answer(offer: Description, answer: bytes) -> Description:
+    """The answer, if it chooses one suite of the offer and one codec that is not in it.
+
+    Raises BodyMalformed or NothingInCommon.
+    """
+    chosen = read_description(answer)
+    one_each = len(chosen.srtp_suites) == len(chosen.codecs) == 1
+    if not one_each or chosen != transcoded_answer_to(offer, chosen.srtp_suites, chosen.codecs):
+        raise NothingInCommon
+    return chosen
+
+
 def mailbox_answer_to(offer: Description) -> Description:
     """A mailbox's answer: the first suite that we know, the first codec whatever it is, and we only receive.
 
@@ -123,7 +152,10 @@ __all__ = [
     "SrtpSuite",
     "accept_answer",
     "accept_mailbox_answer",
+    "accept_transcoded_answer",
     "answer_to",
     "mailbox_answer_to",
     "read_description",
+    "share_no_codec",
+    "transcoded_answer_to",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from protocol.sharding import call_key
+from protocol.transport import MediaAddress
 from storage.records import Key, Record, key_of
 
 ROLE = "cscf"
@@ -49,6 +50,23 @@ class Branch(Record, frozen=True, kw_only=True):
     declined: str = ""  # the reason that it gave
 
 
+class Answered(Record, frozen=True, kw_only=True):
+    """What one device has answered in a run."""
+
+    fork: bytes  # F
+    answer: bytes
+    media_b: MediaAddress
+
+
+class Said(Record, frozen=True, kw_only=True):
+    """What both ends have said of their media in one run, where a transcoder may be needed."""
+
+    n: int
+    offer: bytes
+    media_a: MediaAddress
+    answers: tuple[Answered, ...] = ()
+
+
 class RouteState(StrEnum):
     """How a call stands, as call control sees it."""
 
@@ -76,6 +94,8 @@ class Route(Record, frozen=True, kw_only=True):
     diverted: str = ""  # why; empty: the mailbox knows nothing of this call
     invite: bytes = b""  # as it came, for the mailbox; empty where there is none
     cancels: int = 0  # how often CANCEL was repeated to who does not answer it
+    said: tuple[Said, ...] = ()  # of the last runs; none where there is no transcoder, or the call is over
+    legs: tuple[int, bytes] | None = None  # n and F of the latest run that the transcoder was told of
 
     @staticmethod
     def key_for(caller: str, call: bytes) -> Key[Route]:

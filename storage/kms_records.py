@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from protocol.names import Owner, Permit, Suite
 from protocol.secret import Secret
-from protocol.sharding import call_key
+from protocol.sharding import SHARDS, call_key, string_in
 from storage.records import Key, Record, key_of
 
 ROLE = "kms"
@@ -58,6 +58,7 @@ class Released(Record, frozen=True, kw_only=True):
     transcoder_key: str
     granted: int
     revoked: bool = False
+    told: bool = False  # that it was revoked: both sides
 
 
 class Fork(Record, frozen=True, kw_only=True):
@@ -77,6 +78,7 @@ class Fork(Record, frozen=True, kw_only=True):
     released: Released | None = None
     serial_a: int = 0  # of the last notice to each side
     serial_b: int = 0
+    withdrawn: int = 0  # when its key was destroyed before its time; 0: it was not
 
 
 class Deposited(Record, frozen=True, kw_only=True):
@@ -92,6 +94,7 @@ class Deposited(Record, frozen=True, kw_only=True):
     not_before: int
     not_after: int
     serial_a: int = 0  # of the last notice to the caller
+    withdrawn: int = 0
 
 
 class AgreedRun(Record, frozen=True, kw_only=True):
@@ -163,6 +166,11 @@ class Uses(Record, frozen=True, kw_only=True):
         """Found by KID and by what decides the shard: the call, or the conference."""
         return key_of(Uses, ROLE, "uses", key_id, shard_by=shard_by)
 
+    @staticmethod
+    def keys_for(key_id: str) -> tuple[Key[Uses], ...]:
+        """Of all shards."""
+        return tuple(Uses.key_for(key_id, string_in(shard)) for shard in range(SHARDS))
+
 
 class Member(Record, frozen=True, kw_only=True):
     """One who holds the epoch's key, by the token with which it has joined."""
@@ -192,7 +200,9 @@ class Group(Record, frozen=True, kw_only=True):
     not_after: int
     members: tuple[Member, ...] = ()
     removed: tuple[str, ...] = ()  # identities that were put out
-    spent: tuple[tuple[bytes, int], ...] = ()  # H(token_g) that have served, and when they may be forgotten
+    spent: tuple[tuple[bytes, int], ...] = ()  # H(enc(ID-i, C)) of joins, and until when kept
+    focus_key: str = ""
+    mixes: bool = True  # the focus was given this K_e
 
     @staticmethod
     def key_for(focus: str, group: bytes) -> Key[Group]:

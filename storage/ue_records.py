@@ -129,6 +129,14 @@ class UeCall(Record, frozen=True, kw_only=True):
     media_open: bool = False
     sound: bytes | None = None  # of the Dial
     mailbox: str = ""  # ID-V, when no device has answered and a mailbox has
+    ends: int = 0  # when K is over, by whichever of both ways of counting ends first
+    renew_at: int = 0  # a caller: when to ask for the next K; 0: not at all
+    renewing: int = 0  # n of the run that is on its way to take this one's place; 0: none
+    highest: int = 0  # the greatest n that was asked for at A, granted at B
+    byes: tuple[tuple[int, Secret], ...] = ()  # other runs of which a BYE ends the call: n, and its proof
+    transcoder: str = ""  # ID-T, which listens in
+    notice_serial: int = 0  # of the last notice taken of this run
+    leg_by: int = 0  # how long a call without a common codec waits for its leg; 0: it does not wait
 
     @staticmethod
     def key_for(session: str) -> Key[UeCall]:

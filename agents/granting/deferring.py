@@ -18,6 +18,7 @@ import msgspec
 from agents.decision import Decision, Send, to_device
 from agents.granting.hearing import Hearing
 from agents.granting.settling import keep, with_run
+from agents.granting.uses import note_call
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.deferred import (
     compare_deposit,
@@ -60,7 +61,7 @@ def deposit(hearing: Hearing, message: Deposit, random: Random) -> Decision:
         judged = _judge(hearing, message, random)
     except Refused as refused:
         named = {"caller_key": message.caller_key, "key_id": message.mailbox_key, "mailbox": message.mailbox}
-        return hearing.refuse(refused, random, to=None, named=named)
+        return hearing.refuse(refused, random, to=VOICEMAIL, named=named)
     run, deposited = hearing.run, judged.deposited
     noted = Audit(
         id=digest(enc("deposited", *run.clear)),
@@ -73,10 +74,16 @@ def deposit(hearing: Hearing, message: Deposit, random: Random) -> Decision:
         **clear(run),
     )
     response = _deposit_response(hearing, message, judged, random)
-    return keep(run.caller, run.call, judged.agreement, hearing.now) + Decision(
-        puts=hearing.rates.puts(),
-        audit=(noted,),  # OR-16
-        sends=(Send(VOICEMAIL, run.callee, response),),
+    kept = keep(run.caller, run.call, judged.agreement, hearing.now)
+    in_use = note_call(hearing.records, run, (judged.caller.key_id,), deposited.not_after, hearing.now)
+    return (
+        kept
+        + in_use
+        + Decision(
+            puts=hearing.rates.puts(),
+            audit=(noted,),  # OR-16
+            sends=(Send(VOICEMAIL, run.callee, response),),
+        )
     )
 
 
@@ -91,7 +98,7 @@ def _judge(hearing: Hearing, message: Deposit, random: Random) -> _Judged:
     hearing.opened(mailbox, token_v.nonce)
     if profile.lab_only:  # OR-14: the ten steps have no deferred delivery
         raise Refused(Check.OR_14, RefusalCode.NOT_PERMITTED)
-    caller, _ = hearing.holder(message.caller_key, run.caller, Role.CALLER)
+    caller, device = hearing.holder(message.caller_key, run.caller, Role.CALLER)
     if len({run.caller, run.callee, message.mailbox}) < 3 or caller.key_id == mailbox.key_id:  # OR-08
         raise Refused(Check.OR_08)
     token_a = profile.open_token(caller, run, message.token_a, binds=None)  # OR-04
@@ -104,7 +111,7 @@ def _judge(hearing: Hearing, message: Deposit, random: Random) -> _Judged:
         raise Refused(Check.OR_14, RefusalCode.NOT_PERMITTED)
 
     hearing.site(token_a.time, token_v.time)
-    agreement, agreed = hearing.agreed(caller, message.token_a, token_a.nonce)
+    agreement, agreed = hearing.agreed(caller, message.token_a, token_a, devices=(device, None))
     deposited = _deposited_for(agreed, message, hearing.now)
     if deposited is None:
         if agreed.settled is not None:  # OR-10

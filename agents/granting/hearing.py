@@ -15,15 +15,26 @@ from agents.decision import Decision, Records, Send, to_device
 from agents.granting.rates import Rates
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import digest, enc
-from protocol.evidence import Holder
+from protocol.evidence import Holder, Token
+from protocol.limits import LIFE_S
 from protocol.names import Owner, Role, Run, Suite
 from protocol.profile import Profile
-from protocol.sealing import Random
+from protocol.sealing import Random, down_key
+from protocol.sharding import call_key
 from storage.kms_records import AgreedRun, Agreement, Site, Subscriber
-from topics.catalogue import VOICEMAIL
+from topics.catalogue import VOICEMAIL, Topic
 from topics.messages import Audit, AuditEvent, Contact, Refusal, clear
 
-_OWNERS: Final = {Role.CALLER: Owner.UE, Role.CALLEE: Owner.UE, Role.MAILBOX: Owner.MAILBOX}
+_OWNERS: Final = {
+    Role.CALLER: Owner.UE,
+    Role.CALLEE: Owner.UE,
+    Role.MEMBER: Owner.UE,
+    Role.MAILBOX: Owner.MAILBOX,
+    Role.FOCUS: Owner.FOCUS,
+    Role.TRANSCODER: Owner.TRANSCODER,
+}
+_OF_MANY: Final = frozenset({Role.MAILBOX, Role.FOCUS, Role.TRANSCODER})  # they ask for many users
+_RUNS_MAX: Final = 128  # of one call that are remembered: renewals that were granted and came to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +46,16 @@ class KmsSettings:
     key_requests_per_s: int = 50
     """Requests a second of one key id, as caller and as callee together (OR-11)."""
     host_requests_per_s: int = 1000
-    """Requests a second of one UE host or mailbox that do not open, or come before there is a key (OR-11)."""
+    """Requests a second of one UE host or network function that do not open, or come before there is a key
+    (OR-11)."""
     mailbox_requests_per_s: int = 500
-    """Deposits a second of one mailbox, which serves many users (OR-11)."""
+    """Requests a second of one mailbox, transcoder or focus, which serves many users (OR-11)."""
     deferred_days_max: int = 7
     """The longest that K of a message is stored; 0: no message may be left (OR-14)."""
+    removed_may_return: bool = False
+    """Whether who was put out of a conference may join it again (OR-14)."""
+    life_s: int = LIFE_S
+    """How long K of a call lives without renewal; at most LIFE_S."""
 
 
 class Hearing:
@@ -76,8 +92,8 @@ class Hearing:
 
     def count(self, holder: Holder) -> None:
         """One more request in which a token of this key id has opened. Raises Refused(OR-11)."""
-        mailbox = holder.role is Role.MAILBOX
-        most = self.settings.mailbox_requests_per_s if mailbox else self.settings.key_requests_per_s
+        of_many = holder.role in _OF_MANY
+        most = self.settings.mailbox_requests_per_s if of_many else self.settings.key_requests_per_s
         self.rates.admit(f"kid {holder.key_id}", most)  # OR-11
         self.rates.count(f"kid {holder.key_id}")
 
@@ -99,41 +115,76 @@ class Hearing:
             raise Refused(Check.OR_10, RefusalCode.STALE)
         return site
 
-    def agreed(self, caller: Holder, token_a: bytes, nonce_a: bytes) -> tuple[Agreement, AgreedRun]:
-        """What was granted of this call, and of this run with its one token_a. Raises Refused."""
+    def agreed(
+        self,
+        caller: Holder,
+        sealed: bytes,
+        token_a: Token,
+        *,
+        devices: tuple[Subscriber, Subscriber | None],
+    ) -> tuple[Agreement, AgreedRun]:
+        """What was granted of this call, and of this run with its one token_a, `sealed` as it came. devices:
+        the caller's, and the one that answers; None: a mailbox. Raises Refused."""
         run = self.run
-        if run.n != 0:  # OR-15: renewal is not built yet, and no first run has another number
-            raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
         agreement = self.records.get(Agreement.key_for(run.caller, run.call)) or Agreement()
         agreed = next((known for known in agreement.runs if known.n == run.n), None)
+        if run.n != 0 or (agreed is None and agreement.runs):
+            self._renews(agreement, agreed, devices)
         if agreed is None:
             agreed = AgreedRun(
                 n=run.n,
                 suite=run.suite,
                 callee=run.callee,
                 caller_key=caller.key_id,
-                token_a_hash=digest(token_a),
-                nonce_a=nonce_a,
+                token_a_hash=digest(sealed),
+                nonce_a=token_a.nonce,
                 forks=(),
+                caller_impi=devices[0].impi,
+                notify_a=down_key(caller.key, run.suite, Role.CALLER),
+                permits_a=token_a.permits,
             )
-        if agreed.token_a_hash != digest(token_a):  # OR-10
+        if agreed.token_a_hash != digest(sealed):  # OR-10
             raise Refused(Check.OR_10, RefusalCode.REPLAY)
         return agreement, agreed
 
+    def _renews(
+        self,
+        agreement: Agreement,
+        agreed: AgreedRun | None,
+        devices: tuple[Subscriber, Subscriber | None],
+    ) -> None:
+        """A run with n > 0 goes on from the greatest one that was served, between the same two devices; one
+        that was served itself is a repeat. Raises Refused(OR-15)."""
+        caller, callee = devices
+        before = agreed or max(agreement.runs, key=lambda known: known.n, default=None)
+        if before is None or callee is None:  # OR-15: no call has begun, or this is none
+            raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
+        if agreed is None and self.run.n < before.n:  # OR-15: skipped, or forgotten
+            raise Refused(Check.OR_15, RefusalCode.REPLAY)
+        if before.settled is None:  # OR-15: SETTLED may be on its way
+            raise Refused(Check.OR_15, RefusalCode.BUSY)
+        winner = next((fork for fork in before.forks if fork.name == before.settled), None)
+        ends = (before.callee, before.caller_impi, winner and winner.impi)
+        if winner is None or ends != (self.run.callee, caller.impi, callee.impi):  # OR-15: other devices
+            raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
+        if winner.key is None or self.now > winner.not_after:  # OR-15
+            raise Refused(Check.OR_15, RefusalCode.EXPIRED)
+        if agreed is None and len(agreement.runs) >= _RUNS_MAX:  # OR-11
+            raise Refused(Check.OR_11, RefusalCode.TOO_MANY)
+
     def refuse(
-        self, refused: Refused, random: Random, *, to: Contact | None, named: Mapping[str, Any]
+        self, refused: Refused, random: Random, *, to: Contact | Topic, named: Mapping[str, Any]
     ) -> Decision:
-        """REFUSAL, and the truth for the audit. to: None for the mailbox of ID-B. named: the key ids of the
-        request, as fields of the audit."""
+        """REFUSAL, and the truth for the audit. to: a device, or the inbox of the network function that
+        asked. named: the key ids of the request, as fields of the audit."""
         sealed = None
         if self._requester is not None:
             holder, nonce = self._requester
             sealed = self.profile.seal_refusal(
                 holder, self.run, refused.code, token=self.token, nonce=nonce, random=random
             )
-        refusal = Refusal(
-            code=refused.code, sealed=sealed, to=None if to is None else to.device, **clear(self.run)
-        )
+        device = to.device if isinstance(to, Contact) else None
+        refusal = Refusal(code=refused.code, sealed=sealed, to=device, **clear(self.run))
         noted = Audit(
             id=digest(enc("refused", *self.run.clear, digest(self.token), refused.check)),
             event=AuditEvent.REFUSED,
@@ -143,5 +194,10 @@ class Hearing:
             **named,
             **clear(self.run),
         )
-        send = Send(VOICEMAIL, self.run.callee, refusal) if to is None else to_device(to, refusal)
-        return Decision(puts=self.rates.puts(), audit=(noted,), sends=(send,))
+        return Decision(puts=self.rates.puts(), audit=(noted,), sends=(self._send(to, refusal),))
+
+    def _send(self, to: Contact | Topic, refusal: Refusal) -> Send:
+        if isinstance(to, Contact):
+            return to_device(to, refusal)
+        key = self.run.callee if to == VOICEMAIL else call_key(self.run.caller, self.run.call)
+        return Send(to, key, refusal)

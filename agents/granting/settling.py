@@ -61,7 +61,7 @@ def _settled(hearing: Hearing, settled: Settled) -> tuple[Agreement, AgreedRun]:
     if (body.call, body.n, body.nonce) != (run.call, run.n, agreed.nonce_a):  # OR-17
         raise Refused(Check.OR_17)
     winner = MAILBOX if body.fork is None else body.fork
-    if winner not in {_name(made) for made in _made(agreed)}:  # OR-17
+    if winner not in {_name(made) for made in made_in(agreed)}:  # OR-17
         raise Refused(Check.OR_17)
     if agreed.settled not in {None, winner}:  # OR-17
         raise Refused(Check.OR_17)
@@ -76,18 +76,50 @@ def keys_end(alarm: KeysEnd, records: Records, now: int) -> Decision:
 
 
 def keep(caller: str, call: bytes, agreement: Agreement, now: int) -> Decision:
-    """Write what was granted of a call, without the keys that are over, and see to the end of the next."""
-    runs = tuple(_alive(agreed, now) for agreed in agreement.runs)
-    ends = [ends_at(agreed, made) + 1 for agreed in runs for made in _made(agreed) if made.key is not None]
-    granted = max(made.granted for agreed in runs for made in _made(agreed))
-    forgotten = max((granted + SEEN_S + SKEW_S, *ends))  # OR-10
+    """Write what was granted of a call, without what is over, and see to the end of the next key."""
+    kept = msgspec.structs.replace(agreement, runs=_remembered(agreement.runs, now))
+    ends = _ends(kept)
+    forgotten = forgotten_at(kept)
     key, about = Agreement.key_for(caller, call), call_key(caller, call)
     if now >= forgotten:
         return Decision(puts=(Put(key, None),))
     at = min(ends, default=forgotten)
     return Decision(
-        puts=(Put(key, Agreement(runs=runs), forgotten),),
+        puts=(Put(key, kept, forgotten),),
         wakes=(Wake(f"keys-end {about}", about, at, KeysEnd(caller, call)),),
+    )
+
+
+def forgotten_at(agreement: Agreement) -> int:
+    """When no key of the call is left, and no token of it can be accepted any more (OR-10)."""
+    return max((*_ends(agreement), *(_seen_until(agreed) for agreed in agreement.runs)))
+
+
+def _ends(agreement: Agreement) -> list[int]:
+    """When each key that is left will be over."""
+    return [
+        ends_at(agreed, made) + 1
+        for agreed in agreement.runs
+        for made in made_in(agreed)
+        if made.key is not None
+    ]
+
+
+def _seen_until(agreed: AgreedRun) -> int:
+    return max(made.granted for made in made_in(agreed)) + SEEN_S + SKEW_S
+
+
+def _remembered(runs: tuple[AgreedRun, ...], now: int) -> tuple[AgreedRun, ...]:
+    """Without the keys whose time is over; a run that has none is forgotten, but for the greatest, from which
+    a renewal goes on (OR-15)."""
+    alive = tuple(_alive(agreed, now) for agreed in runs)
+    greatest = max(agreed.n for agreed in alive)
+    return tuple(
+        agreed
+        for agreed in alive
+        if agreed.n == greatest
+        or now < _seen_until(agreed)
+        or any(made.key is not None for made in made_in(agreed))
     )
 
 
@@ -100,10 +132,12 @@ def ends_at(agreed: AgreedRun, made: Fork | Deposited) -> int:
 
 def with_run(agreement: Agreement, agreed: AgreedRun) -> Agreement:
     """The same with this run as it now stands."""
-    return Agreement(runs=(*(known for known in agreement.runs if known.n != agreed.n), agreed))
+    others = (known for known in agreement.runs if known.n != agreed.n)
+    return msgspec.structs.replace(agreement, runs=(*others, agreed))
 
 
-def _made(agreed: AgreedRun) -> tuple[Fork | Deposited, ...]:
+def made_in(agreed: AgreedRun) -> tuple[Fork | Deposited, ...]:
+    """All that a run has keys for, or had."""
     return agreed.forks if agreed.deposit is None else (*agreed.forks, agreed.deposit)
 
 

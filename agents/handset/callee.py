@@ -19,10 +19,11 @@ from agents.handset.ue_call import (
     REPEAT_S,
     Terms,
     about,
-    chosen_of,
     contact_of,
+    device_of,
     end,
     keep,
+    needs_transcoder,
     open_media,
     own_holder,
     report,
@@ -30,17 +31,24 @@ from agents.handset.ue_call import (
     take_line,
     to_cscf,
     transcript_of,
+    up_without_media,
     with_grant,
+    with_token,
 )
 from protocol.checks import Check, RefusalCode, Refused
-from protocol.description import BodyMalformed, NothingInCommon, answer_to, read_description
-from protocol.encoding import digest
-from protocol.evidence import Token
+from protocol.description import (
+    BodyMalformed,
+    Description,
+    NothingInCommon,
+    answer_to,
+    read_description,
+    transcoded_answer_to,
+)
 from protocol.limits import RING_S
-from protocol.names import Role
+from protocol.names import Permit, Role
 from protocol.sealing import Random
 from protocol.sharding import call_key
-from storage.ue_records import CallState, Handset, Lines, UeCall
+from storage.ue_records import CallState, Handset, HandsetKey, Lines, UeCall
 from topics.catalogue import CSCF, KMS
 from topics.messages import (
     Ack,
@@ -67,33 +75,54 @@ def ring(
     terms: Terms, invite: Invite, handset: Handset, lines: Lines | None, now: int, random: Random
 ) -> Decision:
     """An INVITE for a call that this device does not know yet: ask the KMS, or decline."""
-    settings, run = terms.settings, run_of(invite, invite.suite)
+    settings = terms.settings
     session = session_of(handset.impi, invite.caller, invite.call)
     if handset.key is None or not handset.key.attached or invite.run != 0:
-        return _decline(terms, invite, handset, DeclineReason.NO_KEY)
-    try:
-        if invite.callee != handset.identity or invite.caller == invite.callee:
-            raise NothingInCommon
-        if run.suite not in settings.suites:
-            raise NothingInCommon
-        offer = read_description(invite.offer)
-        answer = answer_to(offer, settings.srtp_suites, settings.codecs)
-    except (BodyMalformed, NothingInCommon):
-        return _decline(terms, invite, handset, DeclineReason.NOTHING_IN_COMMON)
+        return decline_unheard(terms, invite, handset, DeclineReason.NO_KEY)
+    answer = answer_for(terms, invite, handset)
+    if answer is None:
+        return decline_unheard(terms, invite, handset, DeclineReason.NOTHING_IN_COMMON)
     line = take_line(lines, session, len(settings.lines))
     if line is None:
-        return _decline(terms, invite, handset, DeclineReason.BUSY)
+        return decline_unheard(terms, invite, handset, DeclineReason.BUSY)
+    asks = asking(terms, invite, handset.key, session, line[0], answer, now, random)
+    return keep(asks, now) + Decision(puts=(Put(Lines.key(), line[1]),)) + request(terms, asks)
+
+
+def answer_for(terms: Terms, invite: Invite, handset: Handset) -> Description | None:
+    """What this device would answer; None: there is nothing in common, or the call is not for it."""
+    if invite.callee != handset.identity or invite.caller == invite.callee:
+        return None
+    if invite.suite not in terms.settings.suites:
+        return None
+    try:
+        return _answer(terms, read_description(invite.offer))
+    except (BodyMalformed, NothingInCommon):
+        return None
+
+
+def asking(
+    terms: Terms,
+    invite: Invite,
+    key: HandsetKey,
+    session: str,
+    line: int,
+    answer: Description,
+    now: int,
+    random: Random,
+) -> UeCall:
+    """The run of this INVITE, for which the KMS is to be asked."""
     nonce = random(16)
     call = UeCall(
         session=session,
-        device=handset.impi,
+        device=device_of(session),
         role=Role.CALLEE,
-        run=run,
+        run=run_of(invite, invite.suite),
         state=CallState.ASKING,
-        line=line[0],
+        line=line,
         started=now,
-        own_key_id=handset.key.key_id,
-        own_key=handset.key.key,
+        own_key_id=key.key_id,
+        own_key=key.key,
         peer_key_id=invite.caller_key,
         token=b"",
         nonce=nonce,
@@ -105,17 +134,14 @@ def ring(
         repeat_at=now + REPEAT_S,
         give_up_at=now + GIVE_UP_S,
     )
-    token = Token(*run.clear, nonce, now, settings.permits, digest(invite.offer))
-    token_b = terms.profile.seal_token(own_holder(call), run, token, binds=invite.token_a, random=random)
-    call = msgspec.structs.replace(call, token=token_b)
-    return keep(call, now) + Decision(puts=(Put(Lines.key(), line[1]),)) + _request(terms, call)
+    return with_token(terms, call, now, random)
 
 
 def take(terms: Terms, call: UeCall, lines: Lines | None, message: OfRun, now: int) -> Decision:
     """A message of the exchange for the callee, in a state that expects it."""
     match message:
         case Invite():
-            return _again(terms, call)
+            return again(terms, call)
         case KeyResponse():
             return _granted(terms, call, lines, message, now)
         case Refusal():
@@ -134,49 +160,41 @@ def repeat(terms: Terms, call: UeCall) -> Decision:
     """What the callee sends again, since it was not answered."""
     match call.state:
         case CallState.ASKING:
-            return _request(terms, call)
+            return request(terms, call)
         case CallState.ANSWERED:
-            return _ok(terms, call)
+            return ok(terms, call)
         case _:
             return NOTHING
 
 
 def answer(terms: Terms, call: UeCall, now: int) -> Decision:
-    """The user takes the call: 200 OK, and media from here on."""
+    """The user takes the call: 200 OK, and media from here on, if none need come between."""
     answered = msgspec.structs.replace(
         call,
         state=CallState.ANSWERED,
-        media_open=True,
+        media_open=not needs_transcoder(call),
         repeat_at=now + REPEAT_S,
         give_up_at=now + GIVE_UP_S,
     )
-    return keep(answered, now) + _ok(terms, answered) + open_media(answered, chosen_of(answered))
+    media = open_media(answered, now) if answered.media_open else NOTHING
+    return keep(answered, now) + ok(terms, answered) + media
 
 
 def decline(terms: Terms, call: UeCall, lines: Lines | None, reason: DeclineReason, now: int) -> Decision:
     """The call will not come up at this end."""
-    return end(call, lines, reason, now) + _declined(terms, call, reason)
+    return end(call, lines, reason, now) + say_declined(terms, call, reason)
 
 
 def _granted(terms: Terms, call: UeCall, lines: Lines | None, response: KeyResponse, now: int) -> Decision:
     """The first valid RESPONSE of the run: the user is called. One that is not changes nothing."""
     try:
-        grant = terms.profile.open_grant(
-            own_holder(call),
-            call.run,
-            response.grant_b,
-            token=call.token,
-            nonce=call.nonce,
-            fork=response.fork,
-            now=now,
-        )  # OR-20 to OR-24
+        call = granted(terms, call, response, now)
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
     wait_s = terms.settings.answer_after_s
     alerting = msgspec.structs.replace(
-        with_grant(call, grant),
+        call,
         state=CallState.ALERTING,
-        grant_a=response.grant_a,
         repeat_at=now + (RING_S if wait_s is None else wait_s),
         give_up_at=now + RING_S,
     )
@@ -188,36 +206,59 @@ def _granted(terms: Terms, call: UeCall, lines: Lines | None, response: KeyRespo
     return keep(alerting, now) + to_cscf(call, ringing) + report(alerting, ReportEvent.RINGING, now)
 
 
+def granted(terms: Terms, call: UeCall, response: KeyResponse, now: int) -> UeCall:
+    """The run with K of this RESPONSE. Raises Refused(OR-20 to OR-24)."""
+    grant = terms.profile.open_grant(
+        own_holder(call),
+        call.run,
+        response.grant_b,
+        token=call.token,
+        nonce=call.nonce,
+        fork=response.fork,
+        now=now,
+    )  # OR-20 to OR-24
+    return msgspec.structs.replace(with_grant(call, grant, now), grant_a=response.grant_a)
+
+
 def _refused(terms: Terms, call: UeCall, lines: Lines | None, refusal: Refusal, now: int) -> Decision:
     """A refusal that the KMS sealed for our token ends the call; any other is a hint, and the run waits."""
-    if refusal.sealed is None:
-        return NOTHING
     try:
-        code = terms.profile.open_refusal(
-            own_holder(call), call.run, refusal.sealed, token=call.token, nonce=call.nonce
-        )  # OR-20, OR-21
+        over = is_final(terms, call, refusal)
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
-    if code in {RefusalCode.BUSY, RefusalCode.TOO_MANY}:  # it may be granted to a repeat
-        return NOTHING
-    return decline(terms, call, lines, DeclineReason.NO_KEY, now)
+    return decline(terms, call, lines, DeclineReason.NO_KEY, now) if over else NOTHING
+
+
+def is_final(terms: Terms, call: UeCall, refusal: Refusal) -> bool:
+    """Whether the KMS has sealed this refusal, and will not grant a repeat. Raises Refused(OR-20, OR-21)."""
+    if refusal.sealed is None:
+        return False
+    code = terms.profile.open_refusal(
+        own_holder(call), call.run, refusal.sealed, token=call.token, nonce=call.nonce
+    )  # OR-20, OR-21
+    return code not in {RefusalCode.BUSY, RefusalCode.TOO_MANY}
 
 
 def _confirmed(terms: Terms, call: UeCall, ack: Ack, now: int) -> Decision:
-    """confirm_a: the caller holds the same K and saw the same exchange."""
-    assert call.key is not None
+    """confirm_a: up."""
     try:
-        if ack.fork != call.fork:  # OR-22
-            raise Refused(Check.OR_22)
-        terms.profile.verify_confirm(call.key, Role.CALLER, transcript_of(call), ack.confirm_a)  # OR-25
+        verify_ack(terms, call, ack)
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
-    ends = now + call.lifetime_s
-    up = msgspec.structs.replace(call, state=CallState.UP, repeat_at=ends, give_up_at=ends)
+    up = msgspec.structs.replace(call, state=CallState.UP, repeat_at=call.ends, give_up_at=call.ends)
+    up = up_without_media(up, now)
     return keep(up, now) + report(up, ReportEvent.CONFIRMED, now)
 
 
-def _again(terms: Terms, call: UeCall) -> Decision:
+def verify_ack(terms: Terms, call: UeCall, ack: Ack) -> None:
+    """The caller holds the same K and saw the same exchange. Raises Refused(OR-22, OR-25)."""
+    assert call.key is not None
+    if ack.fork != call.fork:  # OR-22
+        raise Refused(Check.OR_22)
+    terms.profile.verify_confirm(call.key, Role.CALLER, transcript_of(call), ack.confirm_a)  # OR-25
+
+
+def again(terms: Terms, call: UeCall) -> Decision:
     """The INVITE once more: the same answer as before."""
     match call.state:
         case CallState.ASKING:
@@ -225,15 +266,27 @@ def _again(terms: Terms, call: UeCall) -> Decision:
         case CallState.ALERTING:
             return to_cscf(call, Ringing(sender=contact_of(call, terms), **about(call)))
         case CallState.ANSWERED:
-            return _ok(terms, call)
+            return ok(terms, call)
         case CallState.ENDED if call.reason in set(DeclineReason):
-            return _declined(terms, call, DeclineReason(call.reason))
+            return say_declined(terms, call, DeclineReason(call.reason))
         case _:
             return NOTHING
 
 
-def _request(terms: Terms, call: UeCall) -> Decision:
-    request = KeyRequest(
+def _answer(terms: Terms, offer: Description) -> Description:
+    """A codec of the offer, or our own for a transcoder, if the user permits one. Raises NothingInCommon."""
+    settings = terms.settings
+    try:
+        return answer_to(offer, settings.srtp_suites, settings.codecs)
+    except NothingInCommon:
+        if Permit.TRANSCODE not in settings.permits or terms.profile.lab_only:
+            raise
+        return transcoded_answer_to(offer, settings.srtp_suites, settings.codecs)
+
+
+def request(terms: Terms, call: UeCall) -> Decision:
+    """The REQUEST, the same octets each time."""
+    message = KeyRequest(
         caller_key=call.peer_key_id,
         callee_key=call.own_key_id,
         suite=call.run.suite,
@@ -242,14 +295,14 @@ def _request(terms: Terms, call: UeCall) -> Decision:
         sender=contact_of(call, terms),
         **about(call),
     )
-    return Decision(sends=(Send(KMS, call_key(call.run.caller, call.run.call), request),))
+    return Decision(sends=(Send(KMS, call_key(call.run.caller, call.run.call), message),))
 
 
-def _ok(terms: Terms, call: UeCall) -> Decision:
+def ok(terms: Terms, call: UeCall) -> Decision:
     """The 200 OK, the same octets each time."""
     assert call.key is not None
     confirm_b = terms.profile.confirm(call.key, Role.CALLEE, transcript_of(call))
-    ok = Ok(
+    message = Ok(
         fork=call.fork,
         nonce_b=call.nonce_b,
         answer=call.answer,
@@ -259,10 +312,11 @@ def _ok(terms: Terms, call: UeCall) -> Decision:
         sender=contact_of(call, terms),
         **about(call),
     )
-    return to_cscf(call, ok)
+    return to_cscf(call, message)
 
 
-def _declined(terms: Terms, call: UeCall, reason: DeclineReason) -> Decision:
+def say_declined(terms: Terms, call: UeCall, reason: DeclineReason) -> Decision:
+    """Why this end takes no part."""
     return to_cscf(call, Decline(reason=reason, sender=contact_of(call, terms), **about(call)))
 
 
@@ -270,7 +324,7 @@ def _cancelled(terms: Terms, call: UeCall) -> Decision:
     return to_cscf(call, Cancelled(sender=contact_of(call, terms), **about(call)))
 
 
-def _decline(terms: Terms, invite: Invite, handset: Handset, reason: DeclineReason) -> Decision:
+def decline_unheard(terms: Terms, invite: Invite, handset: Handset, reason: DeclineReason) -> Decision:
     """Of a call that this device does not take up, and so keeps no record of."""
     contact = Contact(terms.settings.host, handset.impi)
     message = Decline(reason=reason, sender=contact, **named(invite))

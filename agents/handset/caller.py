@@ -24,6 +24,7 @@ from agents.handset.ue_call import (
     contact_of,
     end,
     keep,
+    needs_transcoder,
     open_media,
     own_holder,
     report,
@@ -31,7 +32,9 @@ from agents.handset.ue_call import (
     take_line,
     to_cscf,
     transcript_of,
+    up_without_media,
     with_grant,
+    with_token,
 )
 from protocol.checks import Check, Refused
 from protocol.description import (
@@ -40,12 +43,11 @@ from protocol.description import (
     Flow,
     NothingInCommon,
     accept_answer,
+    accept_transcoded_answer,
     read_description,
 )
-from protocol.encoding import digest
-from protocol.evidence import Grant, Token
-from protocol.limits import RING_S
-from protocol.names import Role, Run
+from protocol.limits import RENEW_S, RING_S
+from protocol.names import Permit, Role, Run
 from protocol.sealing import Random
 from protocol.sharding import call_key
 from storage.ue_records import CallState, Handset, Lines, UeCall
@@ -68,7 +70,7 @@ from topics.messages import (
     SettledOk,
 )
 
-_DIALLED_KEPT: Final = 64
+DIALLED_KEPT: Final = 64
 
 
 def dial(
@@ -120,10 +122,8 @@ def dial(
         request=dial.request,
         sound=dial.sound,
     )
-    token = Token(*run.clear, nonce, now, settings.permits, digest(offer))
-    token_a = terms.profile.seal_token(own_holder(call), run, token, binds=None, random=random)
-    call = msgspec.structs.replace(call, token=token_a, token_a=token_a)
-    dialled = (*handset.dialled, (dial.request, session))[-_DIALLED_KEPT:]
+    call = with_token(terms, call, now, random)
+    dialled = (*handset.dialled, (dial.request, session))[-DIALLED_KEPT:]
     return (
         keep(call, now)
         + Decision(
@@ -132,7 +132,7 @@ def dial(
                 Put(Lines.key(), line[1]),
             )
         )
-        + _invite(terms, call)
+        + invite(terms, call)
         + report(call, ReportEvent.CALLING, now)
     )
 
@@ -152,7 +152,7 @@ def take(
         case Ok() if message.fork != call.fork:
             return _too_late(terms, call, message, now)
         case Ok() if call.state is CallState.UP:
-            return _ack(terms, call)
+            return ack(terms, call)
         case SettledOk():
             hanging_up = call.state is CallState.HANGING_UP  # BYE is still repeated
             quiet = call.repeat_at if hanging_up else max(call.give_up_at, call.repeat_at)
@@ -169,7 +169,7 @@ def repeat(terms: Terms, call: UeCall) -> Decision:
     """What the caller sends again, since it was not answered."""
     match call.state:
         case CallState.CALLING | CallState.CALLED:
-            return _invite(terms, call)
+            return invite(terms, call)
         case CallState.CANCELLING:
             return to_cscf(call, Cancel(**about(call)))
         case CallState.UP | CallState.LEAVING | CallState.ENDED if call.settled:
@@ -193,51 +193,59 @@ def cancel(call: UeCall, now: int, reason: str) -> Decision:
 def _answered(terms: Terms, call: UeCall, ok: Ok, now: int, random: Random) -> Decision:
     """The 200 OK: up, when grant, answer and confirmation hold. One that does not changes nothing."""
     try:
-        answered, grant = _verified(terms, call, ok, now)
+        answered = verified(terms, call, ok, now)
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
     up = msgspec.structs.replace(
         answered,
         state=CallState.UP,
-        media_open=True,
+        media_open=not needs_transcoder(answered),
         settled=settlement(terms, answered, random),
         repeat_at=now + REPEAT_S,
-        give_up_at=min(now + grant.not_after - grant.now, grant.not_after),
+        give_up_at=answered.ends,
+        renew_at=0 if terms.profile.lab_only else renew_at(answered, now),  # the ten steps renew nothing
     )
+    up = up_without_media(up, now)
     return (
         keep(up, now)
-        + _ack(terms, up)
+        + ack(terms, up)
         + tell_settled(terms, up)
-        + open_media(up, read_description(up.answer))
+        + (open_media(up, now) if up.media_open else NOTHING)
         + report(up, ReportEvent.UP, now)
     )
 
 
-def _verified(terms: Terms, call: UeCall, ok: Ok, now: int) -> tuple[UeCall, Grant]:
-    """The call as this 200 OK would have it, and the grant in it. Raises Refused(OR-20 to OR-25)."""
+def renew_at(call: UeCall, now: int) -> int:
+    """When a caller that has K now asks for the next one: in time, if also the callee's clock is fast."""
+    return call.ends - min(RENEW_S, (call.ends - now) // 2)
+
+
+def verified(terms: Terms, call: UeCall, ok: Ok, now: int) -> UeCall:
+    """The call as this 200 OK would have it. Raises Refused(OR-20 to OR-25)."""
     grant = terms.profile.open_grant(
         own_holder(call), call.run, ok.grant_a, token=call.token, nonce=call.nonce, fork=ok.fork, now=now
     )  # OR-20 to OR-24
-    _accept(call, ok.answer)
+    _accept(terms, call, ok.answer)
     answered = msgspec.structs.replace(
-        with_grant(call, grant),
+        with_grant(call, grant, now),
         answer=ok.answer,
         grant_a=ok.grant_a,
         nonce_b=ok.nonce_b,
         peer_media=ok.media,
     )
     terms.profile.verify_confirm(grant.key, Role.CALLEE, transcript_of(answered), ok.confirm_b)  # OR-25
-    return answered, grant
+    return answered
 
 
 def _too_late(terms: Terms, call: UeCall, ok: Ok, now: int) -> Decision:
     """A valid 200 OK of another device, when one has been taken or the call is over: BYE, under the K of that
     fork, which is not kept."""
     try:
-        late, grant = _verified(terms, call, ok, now)
+        late = verified(terms, call, ok, now)
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
-    proof = terms.profile.bye(grant.key, Role.CALLER, late.run, late.fork)
+    assert late.key is not None
+    proof = terms.profile.bye(late.key, Role.CALLER, late.run, late.fork)
     return to_cscf(call, Bye(fork=late.fork, by=Role.CALLER, proof=proof, **about(call)))
 
 
@@ -253,16 +261,25 @@ def settlement(terms: Terms, call: UeCall, random: Random) -> bytes:
     )
 
 
-def _accept(call: UeCall, answer: bytes) -> None:
-    """Raises Refused(OR-24) if it is no answer to our offer."""
+def _accept(terms: Terms, call: UeCall, answer: bytes) -> None:
+    """Raises Refused(OR-24) if it is no answer to our offer, nor one for a transcoder that is permitted."""
+    offer = read_description(call.offer)
     try:
-        accept_answer(read_description(call.offer), answer)
+        accept_answer(offer, answer)
+    except (BodyMalformed, NothingInCommon):
+        if Permit.TRANSCODE not in terms.settings.permits or terms.profile.lab_only:  # OR-24
+            raise Refused(Check.OR_24) from None
+    else:
+        return
+    try:
+        accept_transcoded_answer(offer, answer)
     except (BodyMalformed, NothingInCommon):  # OR-24
         raise Refused(Check.OR_24) from None
 
 
-def _invite(terms: Terms, call: UeCall) -> Decision:
-    invite = Invite(
+def invite(terms: Terms, call: UeCall) -> Decision:
+    """The INVITE, the same octets each time."""
+    message = Invite(
         caller_key=call.own_key_id,
         suite=call.run.suite,
         offer=call.offer,
@@ -271,10 +288,11 @@ def _invite(terms: Terms, call: UeCall) -> Decision:
         sender=contact_of(call, terms),
         **about(call),
     )
-    return to_cscf(call, invite)
+    return to_cscf(call, message)
 
 
-def _ack(terms: Terms, call: UeCall) -> Decision:
+def ack(terms: Terms, call: UeCall) -> Decision:
+    """The ACK, the same octets each time."""
     assert call.key is not None
     confirm_a = terms.profile.confirm(call.key, Role.CALLER, transcript_of(call))
     return to_cscf(call, Ack(fork=call.fork, confirm_a=confirm_a, **about(call)))

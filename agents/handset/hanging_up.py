@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from agents.decision import NOTHING, Decision, Put
-from agents.handset import callee, caller
+from agents.handset import callee, caller, renewing
 from agents.handset.ue_call import (
     GIVE_UP_S,
     REPEAT_S,
@@ -17,17 +17,23 @@ from agents.handset.ue_call import (
     about,
     end,
     forget,
+    forget_renewal,
     keep,
+    other_role,
+    repeat_s,
     report,
     to_cscf,
+    waits_for_leg,
+    waits_to_renew,
 )
 from media.leg import CloseMedia, MediaClosed
 from protocol.checks import Check, Refused
 from protocol.names import Role
-from storage.ue_records import CallState, Lines, Outbox, UeCall
-from topics.messages import Bye, ByeOk, DeclineReason, ReportEvent
+from protocol.sealing import Random
+from protocol.secret import Secret
+from storage.ue_records import CallState, Handset, Lines, Outbox, UeCall
+from topics.messages import Bye, ByeOk, DeclineReason, OfRun, ReportEvent, named
 
-_REPEAT_DOUBLINGS = 3  # 2, 4, 8, 16, 16 ... seconds
 _SET_UP_BY_CALLER = {CallState.CALLING, CallState.CALLED}
 _SET_UP_BY_CALLEE = {CallState.ASKING, CallState.ALERTING}
 _UP = {CallState.ANSWERED, CallState.UP, CallState.LEAVING}
@@ -45,36 +51,52 @@ def hang_up(terms: Terms, call: UeCall, lines: Lines | None, reason: str, now: i
         call,
         state=CallState.HANGING_UP,
         reason=reason,
+        renewing=0,
         repeats=0,
         repeat_at=now + REPEAT_S,
         give_up_at=now + GIVE_UP_S,
     )
-    return keep(hanging, now) + _bye(terms, hanging) + Decision(media=(CloseMedia(call.session),))
+    told = _bye(terms, hanging) + Decision(media=(CloseMedia(call.session),))
+    return keep(hanging, now) + forget_renewal(call) + told
+
+
+def is_of(call: UeCall, message: OfRun) -> bool:
+    """Whether this is a message of the call as it is; a BYE may be of the run before, or of the next."""
+    others = [n for n, _ in call.byes] if isinstance(message, Bye) else []
+    return message.callee == call.run.callee and message.run in (call.run.n, *others)
 
 
 def take_bye(terms: Terms, call: UeCall, lines: Lines | None, bye: Bye, now: int) -> Decision:
-    """BYE of the other end: over, if it holds K. Once over, its repeat gets the same BYE-OK."""
+    """BYE of the other end: over, if it holds K, or that of the run before or to come. Once over, its repeat
+    gets the same BYE-OK."""
     if bye.by is Role.MAILBOX:  # a mailbox proves nothing, and can end nothing but the message it is left
         taken = call.state is CallState.LEAVING
         return hang_up(terms, call, lines, bye.reason or "mailbox", now) if taken else NOTHING
-    ok = to_cscf(call, ByeOk(fork=bye.fork, by=call.role, **about(call)))
+    ok = to_cscf(call, ByeOk(fork=bye.fork, by=call.role, **named(bye)))
     if call.state is CallState.ENDED:
         return ok
-    assert call.key is not None
-    other = Role.CALLEE if call.role is Role.CALLER else Role.CALLER
+    other = other_role(call)
     try:
         if bye.by is not other or bye.fork != call.fork or bye.proof is None:  # OR-22
             raise Refused(Check.OR_22)
-        terms.profile.verify_bye(call.key, other, call.run, call.fork, bye.proof)  # OR-25
+        _verify(terms, call, other, bye.run, bye.proof)  # OR-25
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
     return end(call, lines, "bye", now) + ok
 
 
+def _verify(terms: Terms, call: UeCall, other: Role, n: int, proof: bytes) -> None:
+    """Raises Refused(OR-25)."""
+    if n == call.run.n:
+        assert call.key is not None
+        terms.profile.verify_bye(call.key, other, call.run, call.fork, proof)  # OR-25
+    elif dict(call.byes).get(n) != Secret(proof):  # OR-25
+        raise Refused(Check.OR_25)
+
+
 def take_bye_ok(call: UeCall, lines: Lines | None, outbox: Outbox | None, ok: ByeOk, now: int) -> Decision:
     """The other end knows that the call is over; a mailbox, what it has stored of the message."""
-    other = Role.CALLEE if call.role is Role.CALLER else Role.CALLER
-    if (ok.fork, ok.by) != (call.fork or None, Role.MAILBOX if call.mailbox else other):
+    if (ok.fork, ok.by) != (call.fork or None, Role.MAILBOX if call.mailbox else other_role(call)):
         return NOTHING  # OR-22: of another device of the callee
     told = NOTHING
     if call.mailbox and ok.kept:
@@ -96,10 +118,17 @@ def media_closed(terms: Terms, call: UeCall, lines: Lines | None, closed: MediaC
     return told + reported
 
 
-def look_again(terms: Terms, call: UeCall, lines: Lines | None, now: int) -> Decision:
-    """A CallAlarm: what has lasted too long ends, what was not answered is repeated."""
+def look_again(
+    terms: Terms, call: UeCall, handset: Handset, lines: Lines | None, now: int, random: Random
+) -> Decision:
+    """A CallAlarm: what has lasted too long ends, a key that ends soon is renewed, what was not answered is
+    repeated."""
     if now >= call.give_up_at:
         return _give_up(terms, call, lines, now)
+    if waits_for_leg(call) and now >= call.leg_by:
+        return hang_up(terms, call, lines, "silent" if call.media_open else "no-transcoder", now)
+    if waits_to_renew(call) and now >= call.renew_at:
+        return renewing.begin(terms, call, handset, now, random)
     if now < call.repeat_at:
         return keep(call, now)
     if call.state is CallState.ALERTING:
@@ -107,7 +136,7 @@ def look_again(terms: Terms, call: UeCall, lines: Lines | None, now: int) -> Dec
     again = msgspec.structs.replace(
         call,
         repeats=call.repeats + 1,
-        repeat_at=now + (REPEAT_S << min(call.repeats + 1, _REPEAT_DOUBLINGS)),
+        repeat_at=now + repeat_s(call.repeats + 1),
     )
     return keep(again, now) + _repeat(terms, call)
 

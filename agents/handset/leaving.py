@@ -46,20 +46,22 @@ def answered(
             answer=ok.answer,
             now=now,
         )  # OR-20 to OR-24
-        chosen = mailbox_answer(call.offer, ok.answer)
+        mailbox_answer(call.offer, ok.answer)
     except Refused as refused:
         return report(call, ReportEvent.REFUSED, now, refused=refused)
+    lifetime_s = min(grant.not_after - grant.now, grant.not_after - now)
     taken = msgspec.structs.replace(
         call,
         state=CallState.LEAVING,
         mailbox=ok.mailbox,
         answer=ok.answer,
         key=grant.key,
-        lifetime_s=grant.not_after - grant.now,
+        lifetime_s=lifetime_s,
+        ends=now + lifetime_s,
         peer_media=ok.media,
         media_open=True,
         repeat_at=now + REPEAT_S,
-        give_up_at=min(now + _LEAVING_S, grant.not_after),
+        give_up_at=now + min(_LEAVING_S, lifetime_s),
     )
     taken = msgspec.structs.replace(taken, settled=caller.settlement(terms, taken, random))
     proof = Secret(proof_of(grant.key, call.run))
@@ -71,6 +73,6 @@ def answered(
         keep(taken, now)
         + Decision(puts=(Put(Outbox.key_for(call.device), Outbox(left=(*kept, left)[-_LEFT_KEPT:])),))
         + caller.tell_settled(terms, taken)
-        + open_media(taken, chosen)
+        + open_media(taken, now)
         + report(taken, ReportEvent.MAILBOX, now, reason=ok.diverted, until=grant.not_after)
     )

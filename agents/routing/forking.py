@@ -48,6 +48,7 @@ from topics.messages import (
     DeclineReason,
     Invite,
     MailboxOk,
+    Notice,
     OfRun,
     Ok,
     Ringing,
@@ -97,7 +98,7 @@ def take(route: Route, message: OfRun, now: int) -> Decision:
             return NOTHING
 
 
-def take_later_run(route: Route, message: OfRun) -> Decision:
+def take_later_run(route: Route, message: OfRun, now: int) -> Decision:
     """A message of a renewal: between the caller and the device that has won, and nobody else."""
     winner = branch_named(route, route.winner)
     if winner is None:
@@ -107,11 +108,20 @@ def take_later_run(route: Route, message: OfRun) -> Decision:
             return to_branch(winner, message)
         case Ringing() | Ok() | Decline() | Cancelled():
             return to_caller(route, message) if branch_of(route, message.sender) == winner else NOTHING
-        case Ack() | Bye() | ByeOk() if message.fork == route.winner:
-            from_callee = not isinstance(message, Ack) and message.by is Role.CALLEE
-            return to_caller(route, message) if from_callee else to_branch(winner, message)
+        case Ack() if message.fork == route.winner:  # the call goes on: the route is remembered as long again
+            return keep(route, now) + to_branch(winner, message)
+        case Bye() | ByeOk() if message.fork == route.winner:
+            return to_caller(route, message) if message.by is Role.CALLEE else to_branch(winner, message)
         case _:
             return NOTHING
+
+
+def notify(route: Route, notice: Notice) -> Decision:
+    """A notice of any run, for the caller or for the device that F names: who cannot open it ignores it."""
+    if notice.whom is Role.CALLER:
+        return to_caller(route, notice)
+    branch = branch_named(route, notice.fork)
+    return NOTHING if branch is None else to_branch(branch, notice)
 
 
 def no_answer(route: Route, now: int) -> Decision:

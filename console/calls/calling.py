@@ -24,11 +24,9 @@ from media.pcm import Pcm
 from protocol.sealing import Random
 from protocol.transport import Statistics
 from storage.users_file import Device
-from topics.catalogue import CSCF, KMS, REPORTS, VOICEMAIL, ue_inbox, ue_sounds
-from topics.messages import Dial, HangUp, Message, OfRun, Report, ReportEvent, Sound, SoundUse
-from topics.sounds import take_apart
+from topics.catalogue import CSCF, KMS, REPORTS, TRANSCODER, VOICEMAIL, ue_inbox, ue_sounds
+from topics.messages import Dial, HangUp, Message, OfRun, Report, ReportEvent
 
-TAKEN_WITHIN_S: Final = 10.0
 DIALLED_WITHIN_S: Final = 10.0
 SET_UP_WITHIN_S: Final = 130.0  # ringing, no-answer timer, the mailbox, and the end of the last repeat
 END_WITHIN_S: Final = 5.0
@@ -57,6 +55,7 @@ class CallOutcome(msgspec.Struct, frozen=True, kw_only=True):
     callee: str
     set_up_ms: float  # from the wish to dial until the caller's report of it was read from the bus
     confirmed: bool  # by both ends
+    transcoder: str | None  # that has listened in
     answered_by: str | None  # the device that confirmed it; None: a mailbox
     kept: int | None  # packets of a message that the mailbox has confirmed to have
     kept_until: int | None  # seconds since 1970 UTC
@@ -81,10 +80,10 @@ class Calling:
         self._show = show
         self._request = random(16)
         self._sound = random(16)
-        self._kept = False
         self._call: bytes | None = None
         self._passed: list[tuple[str, OfRun]] = []  # of these two users, before our call's name is known
-        hosts = [wish.caller.host, "cscf", *(device.host for device in wish.callees), "kms", "voicemail"]
+        hosts = [wish.caller.host, "cscf", *(device.host for device in wish.callees), "kms"]
+        hosts += ["voicemail", "transcoder"]
         self._ladder = Ladder(tuple(dict.fromkeys(hosts)))
         self.heard: dict[str, Pcm] = {}
         """What each device has heard, once the call is over."""
@@ -92,13 +91,14 @@ class Calling:
     async def run(self) -> CallOutcome:
         """Raises NotDone, BusUnavailable, BusRefused."""
         hosts = list(dict.fromkeys(device.host for device in (self._wish.caller, *self._wish.callees)))
-        topics = [REPORTS, CSCF, KMS, VOICEMAIL, *map(ue_inbox, hosts), *map(ue_sounds, hosts)]
+        network = [CSCF, KMS, VOICEMAIL, TRANSCODER]
+        topics = [REPORTS, *network, *map(ue_inbox, hosts), *map(ue_sounds, hosts)]
         async with switchboard(self._settings, topics, self._read) as board:
             return await self._talk(board)
 
     async def _talk(self, board: Switchboard) -> CallOutcome:
         wish, caller = self._wish, self._wish.caller
-        await self._hand_over(board)
+        await board.hand_over(caller.host, self._sound, wish.sound)
         self._show(self._ladder.head())
         began = time.perf_counter()
         callee = wish.callees[0].identity
@@ -128,15 +128,6 @@ class Calling:
         await self._last_words(board)
         return self._outcome(board, up, set_up_ms)
 
-    async def _hand_over(self, board: Switchboard) -> None:
-        """Give the caller's host what is to be said."""
-        host = self._wish.caller.host
-        samples = self._wish.sound.astype("<i2").tobytes()
-        for part in take_apart(SoundUse.SAY, self._sound, samples):
-            await board.say(ue_sounds(host), self._sound, part)
-        if not await board.until(lambda: self._kept, TAKEN_WITHIN_S):
-            raise NotDone(f"the UE host {host} does not take the sound: is it running? `otway status` tells")
-
     async def _last_words(self, board: Switchboard) -> None:
         """What the ends hand back when all is over; without it the call was one all the same."""
         assert self._call is not None
@@ -157,6 +148,7 @@ class Calling:
     def _outcome(self, board: Switchboard, up: Report, set_up_ms: float) -> CallOutcome:
         ended, left = (self._mine(board, event) for event in (ReportEvent.ENDED, ReportEvent.LEFT))
         callee = self._answered_by(board)
+        transcoded = self._told(board, ReportEvent.TRANSCODED, self._wish.caller.impi)
         assert up.call is not None
         return CallOutcome(
             call=up.call.hex(),
@@ -164,6 +156,7 @@ class Calling:
             callee=self._wish.callees[0].identity,
             set_up_ms=round(set_up_ms, 1),
             confirmed=callee is not None,
+            transcoder=transcoded.transcoder if transcoded else None,
             answered_by=callee,
             kept=left.packets if left else None,
             kept_until=up.until,
@@ -188,8 +181,6 @@ class Calling:
                 passed, self._passed = self._passed, []
                 for earlier, of_run in passed:
                     self._pass(earlier, of_run)
-            case Sound(use=SoundUse.KEPT):
-                self._kept = self._kept or message.about == self._sound
             case OfRun() if self._is_of_these_two(message):
                 self._pass(topic, message)
             case _:

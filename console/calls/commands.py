@@ -1,4 +1,5 @@
-"""The commands that need the media libraries: `otway demo`, `otway call`, `otway run ue`."""
+"""The commands that need the media libraries: `otway demo`, `call`, `mailbox`, `conference`, and of
+`otway run` the agents that speak, hear or mix."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ from typer import Argument, Option
 
 from console import logs
 from console.calls.calling import Calling, CallOutcome, CallWish
+from console.calls.conference_commands import conference_app
 from console.calls.mailboxes import Mailboxes
 from console.calls.switchboard import find
 from console.demos import demo
-from console.hosting.running import Lab, served, settings_to_run
+from console.hosting.bridges import CONFERENCE, TRANSCODER
+from console.hosting.running import Lab, add_function, served, settings_to_run
 from console.hosting.ue_host import run_ue_host
 from console.mistakes import Mistake
 from console.outside import clock, random
@@ -43,7 +46,10 @@ def add_to(app: typer.Typer, run_app: typer.Typer) -> None:
     app.command()(demo)
     app.command()(call)
     app.command()(mailbox)
+    app.add_typer(conference_app, name="conference")
     run_app.command("ue")(ue)
+    add_function(TRANSCODER, "A transcoder, between ends without a common codec.")
+    add_function(CONFERENCE, "The focus, which mixes conferences.")
 
 
 def ue(
@@ -206,6 +212,8 @@ def _account(outcome: CallOutcome) -> Iterator[str]:
             f"{identity}: {media.sent} packets sent, {media.received} received, {media.lost} lost, "
             f"{media.refused} refused, jitter {media.jitter_ms:.1f} ms"
         )
+    if outcome.transcoder is not None:
+        yield f"{outcome.transcoder} has listened in, since the two ends share no codec"
     if outcome.kept is not None:
         yield f"message {outcome.call} is kept: {outcome.kept} packets"
     elif outcome.answered_by is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from protocol.names import Role
+from protocol.names import NoticeKind, Role
 from topics.messages import (
     Ack,
     Attached,
@@ -28,6 +28,7 @@ from topics.messages import (
     DepositResponse,
     Fetch,
     FetchResponse,
+    Interpose,
     Invite,
     KeyRequest,
     KeyResponse,
@@ -36,9 +37,13 @@ from topics.messages import (
     MailboxRefusal,
     MailboxSays,
     Message,
+    NoLegs,
+    Notice,
     Ok,
     Refusal,
     Registered,
+    Release,
+    ReleaseResponse,
     Retrieve,
     Ringing,
     Settled,
@@ -57,6 +62,7 @@ _NAMES: Final[dict[type, str]] = {
     KeyResponse: "RESPONSE",
     Ok: "200 OK",
     DepositResponse: "DEPOSITED",
+    ReleaseResponse: "RELEASED",
     MailboxOk: "200 OK",
     FetchResponse: "FETCHED",
     CollectedOk: "DELETED",
@@ -108,8 +114,15 @@ class Ladder:
 def sender_of(receiver: str, message: Message, *, caller: str, callee: str) -> str:
     """Who sent a message of a call that was found in an inbox; caller, callee: their hosts' names."""
     match message:
-        case KeyResponse() | SettledOk() | FetchResponse() | DepositResponse() | Refusal():
+        case (
+            KeyResponse() | SettledOk() | FetchResponse() | DepositResponse() | ReleaseResponse() | Refusal()
+        ):
             return "kms"
+        case Release():
+            return "transcoder"
+        case Notice() | NoLegs() if receiver == "cscf":
+            of_transcoder = isinstance(message, NoLegs) or message.kind is NoticeKind.LEG
+            return "transcoder" if of_transcoder else "kms"
         case Waiting() | MailboxSays() | Stored() | CollectedOk() | MailboxRefusal() | Deposit():
             return "voicemail"
         case Fetch() | KeyRequest():
@@ -161,6 +174,16 @@ def note_of(message: Message) -> str:
             return "token_f"
         case FetchResponse():
             return "grant_f"
+        case Interpose():
+            return "offer and answer share no codec"
+        case Release():
+            return "token_t"
+        case ReleaseResponse():
+            return "grant_t notice_a notice_b"
+        case Notice():
+            return f"{message.kind}, sealed for the {message.whom}"
+        case NoLegs():
+            return message.code
         case Waiting():
             return f"{message.packets} packets"
         case Stored():

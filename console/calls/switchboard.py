@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,18 +13,21 @@ from console.mistakes import Mistake
 from media.pcm import Pcm
 from protocol.checks import Refused
 from protocol.names import Owner
+from protocol.sharding import shard_of
 from storage.users_file import Device, UsersBroken
 from topics.bus import Inbound
-from topics.catalogue import Topic
+from topics.catalogue import Topic, ue_sounds
 from topics.codec import decode, encode
 from topics.kafka_admin import tail
 from topics.kafka_clients import KafkaSettings, make_producer, started, translated
 from topics.messages import Message, Report, Sound, SoundUse, Wire
-from topics.sounds import Gathering
+from topics.sounds import Gathering, take_apart
+
+_TAKEN_WITHIN_S: Final = 10.0
 
 
 class Switchboard:
-    """Reads some topics from now on, and says things to UE hosts; `open` makes one."""
+    """Reads some topics from now on, and says things to UE hosts and agents; `switchboard` makes one."""
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Switchboard:
         """All that were read, in their order."""
         self.heard: dict[tuple[str, bytes], Pcm] = {}
         """What devices have handed back, by IMPI and C."""
+        self._kept: set[bytes] = set()  # sounds that a host has said to have
         self._settings = settings
         self._producer = producer
         self._on_message = on_message
@@ -44,11 +48,26 @@ class Switchboard:
         self._watching: asyncio.Task[None] | None = None
 
     async def say(self, topic: Topic, key: str | bytes, message: Wire) -> None:
-        """Put a message into a UE host's topic. Raises BusUnavailable, BusRefused."""
-        octets = key.encode() if isinstance(key, str) else key
+        """Put a message into a topic; key: octets only where there is one partition.
+
+        Raises BusUnavailable, BusRefused."""
+        partition, octets = 0, key
+        if isinstance(key, str):
+            partition, octets = shard_of(key) % topic.partitions, key.encode()
         with translated(self._settings):
             async with asyncio.timeout(self._settings.deadline_s):
-                await self._producer.send_and_wait(topic.name, encode(message), key=octets, partition=0)
+                await self._producer.send_and_wait(
+                    topic.name, encode(message), key=octets, partition=partition
+                )
+
+    async def hand_over(self, host: str, name: bytes, sound: Pcm) -> None:
+        """Give a UE host something to say; its topic of sounds is among those that are read. name: 16 octets,
+        one for each host. Raises NotDone, BusUnavailable, BusRefused."""
+        self._kept.discard(name)
+        for part in take_apart(SoundUse.SAY, name, sound.astype("<i2").tobytes()):
+            await self.say(ue_sounds(host), name, part)
+        if not await self.until(lambda: name in self._kept, _TAKEN_WITHIN_S):
+            raise NotDone(f"the UE host {host} does not take the sound: is it running? `otway status` tells")
 
     async def until(self, true: Callable[[], object], within_s: float) -> bool:
         """Whether what is read makes it true in that time. Raises whatever ended the reading."""
@@ -79,6 +98,8 @@ class Switchboard:
             match message:
                 case Report():
                     self.reports.append(message)
+                case Sound(use=SoundUse.KEPT):
+                    self._kept.add(message.about)
                 case Sound(use=SoundUse.HEARD, device=str(device)):
                     samples = self._sounds.add(message)
                     if samples is not None:

@@ -29,7 +29,8 @@ def secrets(
     directory: Annotated[Path, Argument(help="Where they go: a directory for each who is given any.")],
     *,
     users: Annotated[
-        str, Option(help="Names of users, separated by commas; each has a UE host.")
+        str,
+        Option(help="Names of users, separated by commas; each has a UE host, `carol@bob` is on bob's."),
     ] = "alice,bob",
     crowd: Annotated[int, Option(min=0, help="Handsets on the UE host `load`, for load.")] = 0,
     kafka: Annotated[str, Option(help="The brokers, as the operator's `otway` reaches them.")],

@@ -1,12 +1,13 @@
 """The secrets of a cluster, made before anything of it runs: `otway cluster secrets`.
 
     secrets/<who>/        what <who> is given, and nobody else; a container mounts its own directory only
-      password            kms, bsf, cscf, ue-<host>, operator, auditor: for Kafka and the store
+      password            each agent, ue-<host>, operator, auditor: for Kafka and the store
       ca.pem              whom to believe
+      users.toml          the handsets of a UE host, or the one network function, with their keys
     secrets/kafka-<n>/    certificate and key of a broker           secrets/valkey/   the same; access list
     secrets/keys/         the key-encryption keys, for KMS, BSF and the set-up
+    secrets/conference/   also key-encryption keys of its own: its records have the keys of conferences
     secrets/setup/        a certificate that the brokers obey, all passwords, all subscribers
-    secrets/ue-<host>/    its own handsets' keys
     secrets/operator/     who lives where, without keys; the settings of `otway` on this machine
 
 What is there is left as it is, so that it may run before each start. The certification authority's key is in
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from chaos.lab import DOMAIN, draw_crowd, draw_mailbox, draw_town
+from chaos.lab import DOMAIN, FOCUS, draw_crowd, draw_functions, draw_town
 from console.clusters.certificates import Authority
 from console.settings import SETTINGS_FILE
 from protocol.names import Owner
@@ -37,6 +38,9 @@ _KAFKA_UID: Final = 1000
 _VALKEY_UID: Final = 999
 _OTWAY_UID: Final = 10_001
 _PASSWORD_OCTETS: Final = 24
+_FUNCTIONS: Final = {"voicemail": Owner.MAILBOX, "transcoder": Owner.TRANSCODER, "conference": Owner.FOCUS}
+"""Whose users file has one network function, and which."""
+_KEEPERS: Final = ("keys", "conference")  # where a key file is
 CROWD_HOST: Final = "load"
 
 
@@ -46,7 +50,7 @@ class SecretsWish:
 
     directory: Path
     users: Sequence[str]
-    """Names of users with one handset each, on a UE host of the same name."""
+    """Names of users with one handset each, on a UE host of the same name; `carol@bob`: on bob's."""
     crowd: int = 0
     """So many more handsets on the UE host `load`, for load."""
     brokers: int = 3
@@ -93,8 +97,9 @@ class _Maker:
             own = tuple(device for device in devices if device.host == host)
             path = f"{ue_principal(host)}/users.toml"
             self._write(path, write_users(own).encode(), _OTWAY_UID)
-        mailboxes = tuple(device for device in devices if device.owner is Owner.MAILBOX)
-        self._write("voicemail/users.toml", write_users(mailboxes).encode(), _OTWAY_UID)
+        for who, owner in _FUNCTIONS.items():
+            own = tuple(device for device in devices if device.owner is owner)
+            self._write(f"{who}/users.toml", write_users(own).encode(), _OTWAY_UID)
         self._write("operator/directory.toml", write_directory(devices).encode(), None)
         self._write("operator/settings.env", self._operators_settings().encode(), None)
 
@@ -108,6 +113,7 @@ class _Maker:
             "OTWAY_USER=operator",
             f"OTWAY_PASSWORD_FILE={own / 'password'}",
             f"OTWAY_DIRECTORY={own / 'directory.toml'}",
+            f"OTWAY_FOCUS={FOCUS}",
             *([f"OTWAY_CA_FILE={own / 'ca.pem'}"] if self._wish.tls else []),
         ]
         return "\n".join(lines) + "\n"
@@ -119,7 +125,7 @@ class _Maker:
         wanted = (
             *draw_town(self._wish.users, self._random),
             *draw_crowd(self._wish.crowd, CROWD_HOST, self._random),
-            draw_mailbox(self._random),
+            *draw_functions(self._random),
         )
         impis = {device.impi for device in known}
         new = tuple(device for device in wanted if device.impi not in impis)
@@ -164,12 +170,12 @@ class _Maker:
             self._write(f"{who}/ca.pem", authority, uid)
 
     def _keys(self) -> None:
-        path = self._root / "keys" / "keys.toml"
-        if not path.exists():
-            self._folder(path.parent, _OTWAY_UID)
-            key = key_file.create(path, self._random, self._now)
-            self._own(path, _OTWAY_UID)
-            self._say(f"the key-encryption key {key.id.hex()}")
+        for path in (self._root / who / "keys.toml" for who in _KEEPERS):
+            if not path.exists():
+                self._folder(path.parent, _OTWAY_UID)
+                key = key_file.create(path, self._random, self._now)
+                self._own(path, _OTWAY_UID)
+                self._say(f"the key-encryption key {key.id.hex()} in {path.parent.name}/")
 
     def _write(self, name: str, octets: bytes, uid: int | None) -> None:
         """A file that its owner alone reads; whole or not at all. uid None: whose the directory is."""

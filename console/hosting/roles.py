@@ -47,11 +47,12 @@ class Served:
 
 
 def _cscf(settings: Settings, _: Profile) -> Cscf:
-    return Cscf(CscfSettings(mailbox=settings.mailbox))
+    return Cscf(CscfSettings(mailbox=settings.mailbox, transcoder=settings.transcoder, focus=settings.focus))
 
 
 def _kms(settings: Settings, profile: Profile) -> Kms:
-    return Kms(profile, KmsSettings(deferred_days_max=settings.deferred_days_max))
+    chosen = KmsSettings(deferred_days_max=settings.deferred_days_max, life_s=settings.life_s)
+    return Kms(profile, chosen)
 
 
 NETWORK: Final[dict[str, tuple[Served, ...]]] = {

@@ -15,8 +15,9 @@ import typer
 from typer import Option
 
 from console import logs
+from console.hosting.network_function import M, NetworkFunction, read_function, run_function
 from console.hosting.roles import run_network
-from console.hosting.voicemail import read_mailbox, run_voicemail
+from console.hosting.voicemail import VOICEMAIL
 from console.outside import clock, random
 from console.settings import Settings, read_settings
 from protocol.profile import Profile
@@ -60,16 +61,20 @@ def _add(role: str, what: str) -> None:
         served(run_network(role, settings, profile, clock=clock, random=random))
 
 
-@run_app.command()
-def voicemail(
-    *,
-    users: Annotated[Path, Option(help="A users file with the mailbox and its key.")] = Path("users.toml"),
-    lab: Lab = False,
-) -> None:
-    """The mailbox, which keeps messages that it cannot read."""
-    settings, _ = settings_to_run(lab=lab)
-    served(run_voicemail(read_mailbox(users), settings, clock=clock, random=random))
+def add_function(function: NetworkFunction[M], what: str) -> None:
+    """Register `otway run` of a network function that has media."""
+
+    @run_app.command(function.party, help=what)
+    def command(
+        *,
+        users: Annotated[Path, Option(help="A users file with this one and its key.")] = Path("users.toml"),
+        lab: Lab = False,
+    ) -> None:
+        settings, _ = settings_to_run(lab=lab)
+        device = read_function(users, function.owner)
+        served(run_function(function, device, settings, clock=clock, random=random))
 
 
 for each, described in _ROLES.items():
     _add(each, described)
+add_function(VOICEMAIL, "The mailbox, which keeps messages that it cannot read.")

@@ -25,7 +25,7 @@ from media.engine import Engine, EngineSettings, Sink, Source
 from media.leg import MediaEvent
 from media.pcm import Pcm
 from protocol.description import SrtpSuite
-from protocol.names import Suite
+from protocol.names import Permit, Suite
 from protocol.profile import Profile
 from protocol.sealing import Random
 from protocol.transport import MediaAddress
@@ -53,6 +53,10 @@ class UeHostSettings:
     profile: Profile
     suite: Suite = Suite.AES_256_GCM
     srtp_suites: tuple[SrtpSuite, ...] = tuple(SrtpSuite)
+    codecs: tuple[str, ...] = ("PCMU",)
+    """RTP names, the first choice first."""
+    permits: tuple[Permit, ...] = (Permit.DEFERRED,)
+    """What its users consent to beyond the call itself, sorted."""
     answer_after_s: int | None = 0
     """Seconds of ringing before a handset answers by itself; None: it declines."""
     memory: Path | None = None
@@ -101,6 +105,8 @@ class UeHost:
             lines=self.lines,
             suite=settings.suite,
             srtp_suites=settings.srtp_suites,
+            codecs=settings.codecs,
+            permits=settings.permits,
             answer_after_s=settings.answer_after_s,
         )
         self._loop = Loop(
@@ -159,6 +165,8 @@ async def run_ue_host(
             devices=devices,
             engine=engine_settings(settings),
             profile=profile,
+            codecs=settings.codec_names,
+            permits=settings.permitted,
             answer_after_s=answer_after_s,
             memory=memory,
         ),

@@ -23,6 +23,7 @@ from topics.kafka_admin import list_topics
 
 _SKEW_MENTIONED_S: Final = 2
 _KEEP_RECORDS: Final = ("kms", "bsf", "setup")
+_HAVE_KEY_FILE: Final = (*_KEEP_RECORDS, "conference")  # a focus has a key file and records of its own
 _START: Final = "start it (`docker compose up -d --wait`) or set {}"
 
 
@@ -40,7 +41,7 @@ async def examine(settings: Settings, random: Random) -> AsyncIterator[Finding]:
         yield finding
     keeps_records = not settings.user or settings.user in _KEEP_RECORDS
     codec = None
-    if keeps_records:
+    if not settings.user or settings.user in _HAVE_KEY_FILE:
         try:
             codec = keyed_codec(settings, random)
             yield Finding("key file", str(settings.key_file))

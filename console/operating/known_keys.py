@@ -1,25 +1,19 @@
-"""What the audit says of key ids: who has them, what they are for, whether they still serve; of keys that are
-stored for messages; and what became of an order about a key id."""
+"""What the audit says of key ids: who has them, what they are for, whether they still serve; and of keys that
+are stored for messages."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
 
+from console.operating.audits import all_audits
 from console.operating.showing import utc
-from protocol.checks import Refused
 from protocol.names import Owner
-from protocol.sharding import shard_of
-from topics.bus import Inbound, Outbound
-from topics.catalogue import AUDIT, ORDERS
-from topics.codec import decode, encode
-from topics.kafka_admin import read_all, sender, tail
 from topics.kafka_clients import KafkaSettings
-from topics.messages import Audit, AuditEvent, Revoke
+from topics.messages import Audit, AuditEvent
 
 
 class KeyState(StrEnum):
@@ -51,7 +45,7 @@ class KnownKey(msgspec.Struct, frozen=True, kw_only=True):
         """For a terminal."""
         until = "-" if self.not_after is None else utc(self.not_after)
         return (
-            f"{self.key_id:40} {self.owner or '-':8} {self.state:8} until {until:20} {self.grants:>6} grants"
+            f"{self.key_id:40} {self.owner or '-':10} {self.state:8} until {until:20} {self.grants:>6} grants"
             f"  {self.impi or '-'}  {', '.join(self.identities) or '-'}"
         )
 
@@ -123,6 +117,10 @@ class KeyBook:
             case Audit(event=AuditEvent.FETCHED, caller=str(caller), call=bytes(call)):
                 self._used(audit, audit.callee_key, audit.callee, Owner.UE)
                 self._fetches.setdefault((caller, call), set()).add(audit.id)
+            case Audit(event=AuditEvent.RELEASED):
+                self._used(audit, audit.key_id, audit.transcoder, Owner.TRANSCODER)
+            case Audit(event=AuditEvent.EPOCH):
+                self._used(audit, audit.key_id, audit.focus, Owner.FOCUS)
             case Audit(event=AuditEvent.SETTLED, caller=str(caller), call=bytes(call), fork=bytes()):
                 self._settled_away.add((caller, call))
             case _:
@@ -197,38 +195,6 @@ class KeyBook:
 async def key_book(settings: KafkaSettings) -> KeyBook:
     """All that the audit has. Raises BusUnavailable, BusRefused."""
     book = KeyBook()
-    async for record in read_all(settings, AUDIT.name):
-        noted = _audit(record)
-        if noted is not None:
-            book.add(noted)
+    async for noted in all_audits(settings):
+        book.add(noted)
     return book
-
-
-async def outcome_of(settings: KafkaSettings, order: Revoke, *, within_s: float) -> Audit | None:
-    """Give the order, and wait for what the audit says of it; None: nothing in time.
-
-    Raises BusUnavailable, BusRefused.
-    """
-    sent = Outbound(
-        ORDERS.name, shard_of(order.key_id) % ORDERS.partitions, order.key_id.encode(), encode(order)
-    )
-    async with tail(settings, [AUDIT.name]) as audits, sender(settings) as send:
-        await send([sent])
-        try:
-            async with asyncio.timeout(within_s):
-                async for record in audits:
-                    noted = _audit(record)
-                    if noted is not None and noted.order == order.order:
-                        return noted
-        except TimeoutError:
-            pass
-    return None
-
-
-def _audit(record: Inbound) -> Audit | None:
-    """None: what no agent has written."""
-    try:
-        message = decode(record.value)
-    except Refused:
-        return None
-    return message if isinstance(message, Audit) else None

@@ -21,7 +21,18 @@ from console.operating.showing import printable
 from console.outside import clock
 from protocol.checks import Refused
 from topics.bus import BusRefused, Inbound
-from topics.catalogue import BSF, CSCF, KMS, ORDERS, STATUS, UE_STATUS, VOICEMAIL, Party
+from topics.catalogue import (
+    BSF,
+    CONFERENCE,
+    CSCF,
+    KMS,
+    ORDERS,
+    STATUS,
+    TRANSCODER,
+    UE_STATUS,
+    VOICEMAIL,
+    Party,
+)
 from topics.codec import decode
 from topics.kafka_clients import KafkaSettings, make_consumer, started, translated
 from topics.kafka_reading import next_records
@@ -37,8 +48,12 @@ PARTITIONS: Final[Mapping[str, int]] = {
 }
 """How many each role of the network must hold for calls to come up and orders to be carried out."""
 
-MAILBOX: Final = "voicemail"
-"""A role that need not be there; where it is, it must hold all of its partitions as well."""
+FUNCTIONS: Final[Mapping[str, int]] = {
+    "voicemail": VOICEMAIL.partitions,
+    "transcoder": TRANSCODER.partitions,
+    "conference": CONFERENCE.partitions,
+}
+"""Roles that need not be there; one that is must hold all of its partitions as well."""
 
 READY: Final = "ready"
 
@@ -84,8 +99,8 @@ class Standing(msgspec.Struct, frozen=True):
 def status(*, as_json: Json = False) -> None:
     """Who runs and holds which partitions, from what agents have told in the last 30 seconds.
 
-    Exit code 0: every partition of KMS, custodian, BSF and CSCF, and of a mailbox that has told of itself, is
-    held by an agent that is ready.
+    Exit code 0: every partition of KMS, custodian, BSF and CSCF, and of a mailbox, transcoder or focus that
+    has told of itself, is held by an agent that is ready.
     """
     settings = operator_settings().kafka_settings
     standing = standing_of(asyncio.run(heard(settings, LOOK_BACK_S)), clock())
@@ -120,9 +135,8 @@ def standing_of(messages: Iterable[Status], now: int) -> Standing:
     """The last word of each agent; now: seconds since 1970 UTC."""
     last = {(message.role, message.instance): message for message in messages}
     rows = tuple(_row(message, now) for _, message in sorted(last.items()))
-    roles = dict(PARTITIONS)
-    if any(row.role == MAILBOX for row in rows):
-        roles[MAILBOX] = VOICEMAIL.partitions
+    there = {row.role for row in rows}
+    roles = {**PARTITIONS, **{role: count for role, count in FUNCTIONS.items() if role in there}}
     return Standing(rows, tuple(_share(role, count, rows) for role, count in roles.items()))
 
 

@@ -159,7 +159,7 @@ class CallDemo:
         town = self._town
         self._show(self._ladder.head())
         self._dialled = time.perf_counter()
-        town.dial(CALLER, CALLEE)
+        town.wishes.dial(CALLER, CALLEE)
         await town.until(lambda: self._is_refused() or self._is_up())
         if self._is_refused():
             return []

@@ -98,11 +98,11 @@ class ForkDemo:
             self._show("alice has one device, bob has two; each has its own key\n")
             self._show(self._ladder.head())
             self._dialled = True
-            town.dial(CALLER, DEVICES[0])
+            town.wishes.dial(CALLER, DEVICES[0])
             await town.until(lambda: self._reported(ReportEvent.CONFIRMED) != [])
             longest_s = max(sound.size for sound in self._sounds.values()) / SAMPLE_HZ
             await asyncio.sleep(longest_s + _TAIL_S)
-            kept = town.granted_keys()
+            kept = {self._host(device): held for device, held in town.remembered.granted_keys().items()}
             town.hang_up(CALLER)
             await town.until(lambda: len(set(self._reported(ReportEvent.MEDIA))) == 1 + len(DEVICES))
             return self._outcome(kept)
@@ -155,7 +155,7 @@ class ForkDemo:
     def _calls_keys(self) -> set[Secret]:
         """The Ks of this call: what bob's devices and the KMS both held."""
         shared = set(self._held["kms"]) & {key for device in DEVICES for key in self._held[device]}
-        return shared - self._town.long_term_keys()
+        return shared - self._town.remembered.long_term_keys()
 
     def _reported(self, event: ReportEvent) -> list[str]:
         return [report.device for report in self._town.reports if report.event is event]

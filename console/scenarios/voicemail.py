@@ -115,7 +115,7 @@ class VoicemailDemo:
     async def _leave(self) -> bytes:
         """Alice's message, until the mailbox has confirmed it. Returns C."""
         town = self._town
-        town.dial(CALLER, AWAY)
+        town.wishes.dial(CALLER, AWAY)
         await town.until(lambda: self._report(ReportEvent.MAILBOX) is not None)
         await asyncio.sleep(self._said.size / SAMPLE_HZ + _TAIL_S)
         answered = self._report(ReportEvent.MAILBOX)
@@ -132,11 +132,11 @@ class VoicemailDemo:
         play = PlayMessage(
             request=self._random(16), to=device.impi, caller=town.devices[CALLER].identity, call=call
         )
-        town.tell(LISTENER, play)
+        town.wishes.tell(LISTENER, play)
         over = (ReportEvent.COLLECTED, ReportEvent.FAILED)
         await town.until(lambda: any(self._report(event) is not None for event in over))
         async with asyncio.timeout(_DELETED_WITHIN_S):
-            while town.stored_parts(call):  # noqa: ASYNC110  (an alarm deletes them, and tells nobody)
+            while town.remembered.stored_parts(call):  # noqa: ASYNC110  (an alarm deletes them, and tells nobody)
                 await asyncio.sleep(0.1)
 
     def _happened(self, hop: Hop) -> None:
@@ -191,7 +191,7 @@ class VoicemailDemo:
             whole=bool(heard and heard.whole),
             likeness=round(likeness(self.heard["voicemail"], self._said), 3),
             collected=self._report(ReportEvent.COLLECTED) is not None,
-            left_in_the_mailbox=town.stored_parts(call),
+            left_in_the_mailbox=town.remembered.stored_parts(call),
             access=tried({**held, "wiretap": []}, voices, _NOTES),
         )
 

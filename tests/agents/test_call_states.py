@@ -11,12 +11,12 @@ import pytest
 from agents.alarms import CallAlarm
 from agents.decision import NOTHING
 from agents.handset.call_states import EXPECTED
-from agents.handset.ue_call import UeSettings, session_of
+from agents.handset.ue_call import UeSettings, renewal_of, session_of
 from agents.ue import Ue
 from chaos.silent_media import NO_STATISTICS
 from media.leg import MediaClosed, MediaSilent
 from protocol.checks import RefusalCode
-from protocol.names import Role, Run, Suite
+from protocol.names import NoticeKind, Role, Run, Suite
 from protocol.profile import HARDENED
 from protocol.secret import Secret
 from protocol.transport import MediaAddress
@@ -69,6 +69,16 @@ INPUTS: list[Any] = [
     messages.Ack(fork=bytes(8), confirm_a=bytes(32), to=DEVICE, **ABOUT),
     messages.SettledOk(to=DEVICE, **ABOUT),
     messages.Decline(reason=DeclineReason.BUSY, to=DEVICE, **ABOUT),
+    messages.Notice(
+        fork=bytes(8),
+        transcoder="sip:transcoder@ims.example",
+        kind=NoticeKind.END,
+        whom=Role.CALLER,
+        sealed=bytes(40),
+        to=DEVICE,
+        **ABOUT,
+    ),
+    messages.NoLegs(fork=bytes(8), code=RefusalCode.BUSY, to=DEVICE, **ABOUT),
     messages.Cancel(to=DEVICE, **ABOUT),
     messages.Cancelled(to=DEVICE, **ABOUT),
     messages.Bye(fork=bytes(8), by=Role.CALLEE, proof=bytes(32), to=DEVICE, **ABOUT),
@@ -146,3 +156,35 @@ def test_what_is_a_mailboxs_ends_no_call_between_two_devices() -> None:
 def test_a_message_of_another_run_changes_nothing() -> None:
     other = msgspec.structs.replace(next(m for m in INPUTS if isinstance(m, messages.Decline)), run=1)
     assert stage(Role.CALLER, CallState.CALLING).give(other) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("role", "state"),
+    [
+        (Role.CALLER, CallState.CALLING),
+        (Role.CALLEE, CallState.ASKING),
+        (Role.CALLEE, CallState.ANSWERED),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("message", INPUTS, ids=lambda message: type(message).__name__)
+def test_or_26_nor_does_it_change_a_renewal(role: Role, state: CallState, message: Any) -> None:
+    """A renewal is a call of its own in one of these states, beside one that is up."""
+    found = stage(role, CallState.UP)
+    call = found.records[UeCall.key_for(SESSION).name]
+    assert isinstance(call, UeCall)
+    name = renewal_of(SESSION)
+    run = msgspec.structs.replace(call.run, n=1)
+    renewal = msgspec.structs.replace(call, session=name, run=run, state=state)
+    found.put(UeCall.key_for(SESSION), msgspec.structs.replace(call, renewing=1))
+    found.put(UeCall.key_for(name), renewal)
+    if isinstance(message, CallAlarm):
+        return
+    if isinstance(message, messages.OfRun):
+        message = msgspec.structs.replace(message, run=1)
+    decision = found.give(message)
+    of_call = isinstance(message, MediaClosed | MediaSilent | messages.HangUp)
+    if not of_call and type(message) not in EXPECTED[role, state]:
+        assert decision == NOTHING
+    if isinstance(message, messages.MailboxOk | messages.Ringing | messages.Cancel):
+        assert decision == NOTHING, "nothing rings, no mailbox answers, and nobody is called off"

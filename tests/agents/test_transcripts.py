@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
@@ -14,6 +16,7 @@ from chaos.simulator import World
 from protocol.limits import RING_S, TOKEN_AGE_S
 from protocol.names import Suite
 from protocol.profile import HARDENED, LITERAL, Profile
+from tests.agents.between import Between
 from tests.agents.scene import EVE, NOW, Town
 from tests.agents.test_ue_checks import change_field, zeros
 from tests.agents.transcript import Transcript
@@ -63,6 +66,42 @@ def message(*, collecting: bool) -> list[str]:
     return list(Transcript(made).lines())
 
 
+def transcoded() -> list[str]:
+    """alice speaks PCMU, bob PCMA; a transcoder is between, and another instance of it takes over at 4 s."""
+    between = Between()
+    between.call()
+    between.wait(3)
+    between.other_process()
+    between.wait(4)
+    between.hang_up()
+    keys = {
+        f"psk:{name}": between.town.subscriber(f"psk:{name}").key for name in ("alice", "bob", "transcoder")
+    }
+    seen = SimpleNamespace(
+        messages=lambda: [
+            (float(now - NOW), SimpleNamespace(topic=f"ims.{to}"), message)
+            for now, to, message in between.sent
+        ],
+        observer=SimpleNamespace(keys=keys),
+        sessions=[
+            SimpleNamespace(
+                openings=[
+                    SimpleNamespace(leg=leg, host=party.removeprefix("ue.")) for leg in between.opened(party)
+                ],
+                listenings=[],
+            )
+            for party in ("ue.alice", "ue.bob", "transcoder")
+        ],
+    )
+    return list(Transcript(cast("World", seen)).lines())
+
+
+def never_renewed(made: World, message: Message) -> Message:
+    """What is asked for later runs opens nowhere."""
+    later = isinstance(message, Invite) and message.run > 0
+    return change_field(Invite, "token_a", zeros)(made, message) if later else message
+
+
 def kms(settings: KmsSettings) -> Cast:
     return Cast(kms=lambda: Kms(HARDENED, settings))
 
@@ -72,9 +111,13 @@ CALLS: dict[str, Callable[[], list[str]]] = {
     "answered-after-ringing": lambda: world(answer_after_s=3),
     "declined": lambda: world(answer_after_s=None),
     "no-answer": lambda: world(answer_after_s=170, hang_up_at=None, until=80.0),
+    "transcoded-call": transcoded,
     "message-heard": lambda: message(collecting=True),
     "message-taken-back": lambda: message(collecting=False),
-    "expired": lambda: world(hang_up_at=None, until=3700.0),
+    "renewal": lambda: world(cast=kms(KmsSettings(life_s=60)), hang_up_at=50.0, until=60.0),
+    "expired": lambda: world(
+        cast=kms(KmsSettings(life_s=40)), change=never_renewed, hang_up_at=None, until=80.0
+    ),
     "refused-denied": lambda: world(change=change_field(Invite, "token_a", zeros)),
     "refused-unsupported": lambda: world(cast=kms(KmsSettings(suites=frozenset({Suite.CHACHA20_POLY1305})))),
     "refused-too-many": lambda: world(cast=kms(KmsSettings(key_requests_per_s=0))),
@@ -112,7 +155,7 @@ def refusals() -> list[str]:
     tell("a second token_b of bob's", town, town.request(token_a=first.token_a))
     tell("the same once more, after RING_S", town, first, NOW + RING_S + 1)
     town = Town()
-    tell("a renewal, which is not built yet", town, town.request(town.run(n=1)))
+    tell("a renewal of what was never granted", town, town.request(town.run(n=1)))
     town = Town(KmsSettings(key_requests_per_s=0))
     tell("too many requests", town, town.request())
     town = Town()

@@ -15,6 +15,7 @@ from protocol.checks import Refused
 from protocol.evidence import Holder
 from protocol.names import Role, Run
 from protocol.profile import HARDENED, Profile
+from protocol.transcoding import open_leg_grant, open_transcoder_token
 from topics.messages import (
     Audit,
     Bye,
@@ -25,13 +26,18 @@ from topics.messages import (
     DepositResponse,
     Fetch,
     FetchResponse,
+    Interpose,
     Invite,
     KeyRequest,
     KeyResponse,
     MailboxOk,
+    NoLegs,
+    Notice,
     OfRun,
     Ok,
     Refusal,
+    Release,
+    ReleaseResponse,
     Report,
     Settled,
     Stored,
@@ -64,6 +70,7 @@ class Transcript:
         self._profile = profile
         self._names = _Names()
         self._requests: dict[tuple[bytes, str], KeyRequest] = {}
+        self._releases: dict[tuple[bytes, int], Release] = {}
         self._answering: dict[bytes | None, str] = {}  # F -> the host of its device
 
     def lines(self) -> Iterator[str]:
@@ -114,6 +121,14 @@ class Transcript:
                 yield f"{self._names.of(message.fork, 'F#')} grant_a confirm_b"
             case Settled():
                 yield "settled"
+            case Interpose() | Notice() | NoLegs():
+                yield note_of(message)
+            case Release():
+                self._releases[message.call, message.run] = message
+                yield self._token_t(message)
+            case ReleaseResponse():
+                yield self._grant_t(message, now)
+                yield "notice_a notice_b"
             case (
                 Deposit()
                 | DepositResponse()
@@ -160,6 +175,26 @@ class Transcript:
             return f"{name}{{{key}}}"
         life = f"{grant.not_before - EPOCH}..{grant.not_after - EPOCH}"
         return f"{name}{{{self._names.of(nonce, 'N')} {key} {life}}}"
+
+    def _token_t(self, release: Release) -> str:
+        run, holder = run_of(release, release.suite), self._transcoder(release)
+        token = open_transcoder_token(holder, run, release.fork, release.transcoder, release.token_t)
+        return f"token_t{{{self._names.of(token.nonce, 'Nt')} t={token.time - EPOCH}}}"
+
+    def _grant_t(self, response: ReleaseResponse, now: int) -> str:
+        release = self._releases[response.call, response.run]
+        run, holder = run_of(release, release.suite), self._transcoder(release)
+        about = (release.fork, release.transcoder)
+        nonce = open_transcoder_token(holder, run, *about, release.token_t).nonce
+        sealed, token_t = response.grant_t, release.token_t
+        grant = open_leg_grant(holder, run, *about, sealed, token_t=token_t, nonce=nonce, now=now)
+        legs = (self._names.of(leg.reveal(), "L#") for leg in (grant.leg_a, grant.leg_b))
+        life = f"{grant.not_before - EPOCH}..{grant.not_after - EPOCH}"
+        return f"grant_t{{{self._names.of(nonce, 'N')} {' '.join(legs)} {life}}}"
+
+    def _transcoder(self, release: Release) -> Holder:
+        key_id = release.transcoder_key
+        return Holder(Role.TRANSCODER, key_id, self._world.observer.keys[key_id])
 
     def _report(self, report: Report) -> str:
         parts = [report.event, self._names.of(report.call or b"", "c"), report.check, report.reason]

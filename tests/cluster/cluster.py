@@ -26,7 +26,7 @@ from storage.wrapping import Wrapping
 from topics.kafka_clients import KafkaSettings
 
 BROKERS: Final = ("kafka-1", "kafka-2", "kafka-3")
-AGENTS: Final = ("kms", "bsf", "cscf", "voicemail", "ue-alice", "ue-bob")
+AGENTS: Final = ("kms", "bsf", "cscf", "voicemail", "transcoder", "conference", "ue-alice", "ue-bob")
 _PORTS: Final = ("KAFKA_1_PORT", "KAFKA_2_PORT", "KAFKA_3_PORT", "VALKEY_PORT")
 
 

@@ -18,7 +18,7 @@ from topics.messages import Audit, AuditEvent, KeyRequest
 
 pytestmark = pytest.mark.cluster
 
-KEEPERS = ("kms", "bsf", "cscf", "voicemail", "valkey")
+KEEPERS = ("kms", "bsf", "cscf", "voicemail", "transcoder", "conference", "valkey")
 BROKERS_INSIDE = "kafka-1:19092,kafka-2:19092,kafka-3:19092"
 
 

@@ -53,6 +53,8 @@ async def test_every_agent_says_how_it_stands(cluster: Cluster) -> None:
         "bsf",
         "cscf",
         "voicemail",
+        "transcoder",
+        "conference",
         "ue",
     }
     for service in AGENTS:

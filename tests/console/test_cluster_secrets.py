@@ -13,6 +13,8 @@ from cryptography import x509
 
 from console.clusters.cluster_secrets import SecretsWish, make_secrets
 from console.settings import SETTINGS_FILE, read_settings
+from protocol.names import Owner
+from storage import key_file
 from storage.users_file import UsersBroken, read_directory, read_users
 
 NOW = 1_800_000_000
@@ -57,6 +59,12 @@ def test_each_has_what_is_its_own(wish: SecretsWish) -> None:
     assert {path.name for path in (here / "kms").iterdir()} == {"password", "ca.pem"}
     assert {device.impi for device in read_users(here / "ue-alice" / "users.toml")} == {"alice-1@ims.example"}
     assert len(read_users(here / "ue-load" / "users.toml")) == 3
+    for who, owner in (
+        ("voicemail", Owner.MAILBOX),
+        ("transcoder", Owner.TRANSCODER),
+        ("conference", Owner.FOCUS),
+    ):
+        assert [device.owner for device in read_users(here / who / "users.toml")] == [owner]
     listed = read_directory(here / "operator" / "directory.toml")
     assert len(listed) == 5
     with pytest.raises(UsersBroken, match="needs either"):
@@ -64,6 +72,27 @@ def test_each_has_what_is_its_own(wish: SecretsWish) -> None:
     for path in here.rglob("*"):
         allowed = 0o700 if path.is_dir() else 0o600
         assert stat.S_IMODE(path.stat().st_mode) & ~allowed == 0, path
+
+
+def test_a_focus_wraps_its_records_under_a_key_of_its_own(wish: SecretsWish) -> None:
+    make(wish)
+    keys = {name for name in contents(wish.directory) if name.endswith("keys.toml")}
+    assert keys == {"keys/keys.toml", "conference/keys.toml"}
+    kms, focus = (key_file.read(wish.directory / name) for name in ("keys/keys.toml", "conference/keys.toml"))
+    assert {key.id for key in kms}.isdisjoint(key.id for key in focus)
+
+
+def test_users_may_live_on_the_host_of_another(wish: SecretsWish) -> None:
+    make(replace(wish, users=["alice", "bob", "carol@bob", "dave-2@alice"]))
+    own = read_users(wish.directory / "ue-bob" / "users.toml")
+    assert {device.identity for device in own} == {"sip:bob@ims.example", "sip:carol@ims.example"}
+    assert not (wish.directory / "ue-carol").exists()
+    [_, second] = read_users(wish.directory / "ue-alice" / "users.toml")
+    assert (second.impi, second.identity, second.host) == (
+        "dave-2@ims.example",
+        "sip:dave@ims.example",
+        "alice",
+    )
 
 
 def test_who_comes_later_gets_what_others_have(wish: SecretsWish) -> None:
@@ -102,6 +131,7 @@ def test_the_operator_finds_the_cluster(wish: SecretsWish, *, tls: bool) -> None
         password = settings.kafka_settings.password
         listed = read_directory(settings.directory)
     assert settings.user == "operator"
+    assert settings.focus == "sip:conference@ims.example"
     assert password is not None
     assert (settings.ca_file is not None) is tls
     assert len(listed) == 5

@@ -22,6 +22,7 @@ from protocol.description import SrtpSuite
 from protocol.names import Suite
 from protocol.profile import LITERAL
 from tests.agents.scene import NOW
+from tests.console.typed import told_by
 from tests.servers import ROOT
 
 
@@ -192,17 +193,18 @@ def test_every_command_has_help(tmp_path: Path) -> None:
         ("run",),
         ("call",),
         ("mailbox",),
-        ("run", "voicemail"),
+        *(("run", each) for each in ("voicemail", "transcoder", "conference", "ue")),
+        *(("conference", each) for each in ("create", "join", "leave", "remove", "end", "show")),
+        *(("releases", each) for each in ("list", "revoke")),
         ("doctor",),
         ("sim",),
         ("provision",),
         *(("topics", each) for each in ("create", "list", "tail")),
         *(("keys", each) for each in ("init", "add", "promote")),
     ]
-    for command in commands:
-        ran = otway(*command, "--help", cwd=tmp_path)
-        assert ran.returncode == 0
-        assert len(ran.stdout.splitlines()) > 5
+    for told in told_by([[*command, "--help"] for command in commands], tmp_path):
+        assert told.code == 0
+        assert len(told.said.splitlines()) > 5
 
 
 def test_sim_says_how_a_seed_is_seen_again(tmp_path: Path) -> None:

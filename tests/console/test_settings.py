@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from console.hosting.roles import NETWORK
-from console.settings import Settings, SettingsBroken, read_settings
+from console.settings import CODEC_NAMES, Settings, SettingsBroken, read_settings
+from media.codec import CODECS
 from protocol.checks import Check, RefusalCode
+from protocol.names import Permit
 from protocol.profile import HARDENED
 from protocol.secret import Secret
 from tests.agents.scene import NOW, Stage, Town, deposited, expect
@@ -23,13 +25,18 @@ OTHERS = Settings(
     directory=Path("/run/secrets/directory.toml"),
     profile="literal",
     deferred_days_max=30,
+    life_s=60,
     mailbox="sip:mailbox@ims.example",
+    transcoder="sip:transcoder@ims.example",
+    focus="sip:conference@ims.example",
     replication=3,
     session_timeout_s=10.5,
     media_host="192.0.2.2",
     media_advertised="192.0.2.1",
     media_port=40_000,
     lines=8,
+    codecs="opus,G722",
+    permits="",
     log="json",
     operations="127.0.0.1:9600",
     instance="kms-1",
@@ -52,12 +59,31 @@ def test_others_are_others() -> None:
         ("OTWAY_LOG", "xml", "OTWAY_LOG: Invalid enum value"),
         ("OTWAY_DEFERRED_DAYS_MAX", "31", "OTWAY_DEFERRED_DAYS_MAX: Expected `int` <= 30"),
         ("OTWAY_DEFERRED_DAYS_MAX", "-1", "OTWAY_DEFERRED_DAYS_MAX: Expected `int` >= 0"),
+        ("OTWAY_LIFE_S", "9", "OTWAY_LIFE_S: Expected `int` >= 10"),
+        ("OTWAY_LIFE_S", "3601", "OTWAY_LIFE_S: Expected `int` <= 3600"),
+        ("OTWAY_CODECS", "PCMU,speex", "OTWAY_CODECS: 'speex' is none of PCMU, PCMA, G722, opus"),
+        ("OTWAY_CODECS", "pcmu", "OTWAY_CODECS: 'pcmu' is none of"),
+        ("OTWAY_CODECS", " , ", "OTWAY_CODECS: a UE host needs one"),
+        ("OTWAY_PERMITS", "defered", "OTWAY_PERMITS: 'defered' is none of conference, deferred, transcode"),
         ("OTWAY_KAKFA", "broker:9092", "OTWAY_KAKFA: no such setting"),
     ],
 )
 def test_a_wrong_one_is_named(variable: str, value: str, told: str) -> None:
     with pytest.raises(SettingsBroken, match=told):
         read_settings({"HOME": "/root", variable: value})
+
+
+def test_codecs_keep_their_order_and_permits_are_sorted() -> None:
+    given = {"OTWAY_CODECS": "opus, PCMU,opus", "OTWAY_PERMITS": "transcode,deferred"}
+    settings = read_settings(given)
+    assert settings.codec_names == ("opus", "PCMU")
+    assert settings.permitted == (Permit.DEFERRED, Permit.TRANSCODE)
+    assert read_settings({"OTWAY_PERMITS": ""}).permitted == ()
+    assert (Settings().codec_names, Settings().permitted) == (("PCMU",), (Permit.DEFERRED,))
+
+
+def test_the_codecs_are_those_of_the_media_engine() -> None:
+    assert set(CODEC_NAMES) == set(CODECS)
 
 
 @pytest.mark.parametrize("days", [0, 1, 2])

@@ -47,6 +47,12 @@ def test_two_instances_share_and_a_spare_holds_nothing() -> None:
     assert missing([first, spare, *ALL[1:]]) == {"kms": (7, 8, 9, 10, 11)}
 
 
+@pytest.mark.parametrize("role", ["voicemail", "transcoder", "conference"])
+def test_a_network_function_counts_where_there_is_one(role: str) -> None:
+    assert missing([*ALL, told(role)]) == {}
+    assert missing([*ALL, told(role, partitions=tuple(range(5)))]) == {role: (5, 6, 7, 8, 9, 10, 11)}
+
+
 def test_what_waits_or_is_silent_holds_nothing_that_counts() -> None:
     assert missing([*ALL, told("kms", waiting_for="store: no answer")]) == {"kms": tuple(range(12))}
     assert missing([told("kms", at=NOW - SILENT_S), *ALL[1:]]) == {}

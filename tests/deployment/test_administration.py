@@ -18,7 +18,7 @@ from agents.custodian import Custodian
 from agents.decision import Agent
 from agents.kms import Kms
 from agents.runtime import Loop
-from console.operating.known_keys import outcome_of
+from console.operating.audits import outcome_of
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.profile import HARDENED
 from storage.cscf_records import Registration
@@ -250,6 +250,8 @@ async def test_lag_is_told_for_each_inbox_and_partition(network: Network) -> Non
         "cscf",
         "custodian",
         "voicemail",
+        "transcoder",
+        "conference",
     }
     assert "ims.cscf/1 " in await network.otway("topics", "lag", "--partitions")
 
@@ -316,7 +318,8 @@ async def test_or_02_a_key_id_is_listed_once_used_and_revoked_by_order(network: 
         outcomes = await asyncio.gather(*(outcome_of(kafka, order, within_s=30) for order in orders))
         assert [told.order for told in outcomes if told] == [order.order for order in orders], "each its own"
         for _ in range(2):
-            assert await network.otway("keys", "revoke", bob) == f"{bob} of bob-{MARK}@ims.example: revoked\n"
+            told = await network.otway("keys", "revoke", bob)
+            assert told == f"{bob} of bob-{MARK}@ims.example: revoked; calls under it end\n"
         nobody = await network.otway("keys", "revoke", f"psk:nobody-{MARK}", expect=1)
         assert nobody.startswith(f"otway: psk:nobody-{MARK} was not revoked: not-found")
         assert "is no key id" in await network.otway("keys", "revoke", "a\x1b key", expect=1)

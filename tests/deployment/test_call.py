@@ -51,7 +51,7 @@ async def test_a_call_between_processes(network: Network) -> None:
     assert logs.count("stopped") == 5
     files = "".join((network.directory / name).read_text() for name in ("users.toml", "secrets/keys.toml"))
     secrets = re.findall(r"[0-9a-f]{32,}", files)
-    assert len(secrets) == 6
+    assert len(secrets) == 8
     assert not any(secret in logs + said for secret in secrets)
 
     shown = await network.otway("topics", "tail", "ims.audit", "--from-beginning", "--count", "1")
@@ -89,7 +89,7 @@ async def test_what_a_user_does_wrong_is_told_in_a_line(network: Network) -> Non
     assert "key file of this store" in await network.otway("doctor", expect=1)
     keys.unlink()
     keys.with_name("right.toml").rename(keys)
-    assert "5 as they were" in await network.otway("provision", "users.toml")
+    assert "7 as they were" in await network.otway("provision", "users.toml")
 
     assert "--host" in await network.otway("run", "ue", "--host", "carol", "--users", "users.toml", expect=1)
     network.environment["OTWAY_PROFILE"] = "literal"

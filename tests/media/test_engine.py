@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 import numpy as np
@@ -15,10 +14,9 @@ from media.leg import (
     CloseMedia,
     CloseStored,
     Leg,
-    MediaAddress,
-    MediaClosed,
     MediaEvent,
     MediaSilent,
+    MoveMedia,
     OpenMedia,
     OpenStored,
     StoredHeard,
@@ -30,36 +28,7 @@ from media.samples import callee_sample, caller_sample, mailbox_tone
 from media.session import Session
 from protocol.description import Flow
 from protocol.sealing import Random
-
-
-class Phone:
-    """An engine with what it told."""
-
-    def __init__(self, sound: Pcm, draw: Random, **settings: float) -> None:
-        self.events: list[MediaEvent] = []
-        self.heard: list[Pcm] = []
-        self._news = asyncio.Event()
-        self.engine = Engine(
-            EngineSettings(lines=2, **settings),  # type: ignore[arg-type]
-            random=draw,
-            source=lambda _: sound,
-            on_event=self._told,
-            sink=lambda _, pcm: self.heard.append(pcm),
-        )
-        self.lines: tuple[MediaAddress, ...] = ()
-
-    def _told(self, event: MediaEvent) -> None:
-        self.events.append(event)
-        self._news.set()
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not true():
-                self._news.clear()
-                await self._news.wait()
-
-    def closed(self) -> MediaClosed:
-        return next(event for event in self.events if isinstance(event, MediaClosed))
+from tests.media.phones import Phone
 
 
 @pytest.fixture
@@ -92,7 +61,7 @@ async def test_or_28_media_ends_with_its_key(phones: tuple[Phone, Phone], alice:
     for phone, leg, peer in ((one, alice, two), (two, bob, one)):
         short = msgspec.structs.replace(leg, remote_address=peer.lines[0], lifetime_s=1)
         phone.engine.carry_out(OpenMedia(short))
-    await one.until(lambda: any(isinstance(event, MediaClosed) for event in one.events))
+    await one.until(one.has_closed)
     assert one.closed().expired
     assert 40 <= one.closed().statistics.sent <= 51
 
@@ -102,6 +71,15 @@ async def test_silence_is_told_once(phones: tuple[Phone, Phone], alice: Leg) -> 
     one.engine.carry_out(OpenMedia(msgspec.structs.replace(alice, remote_address=two.lines[0])))
     await one.until(lambda: bool(one.events))
     assert one.events == [MediaSilent(alice.session)]
+
+
+async def test_silence_is_told_again_when_the_peer_has_moved(phones: tuple[Phone, Phone], alice: Leg) -> None:
+    one, two = phones
+    one.engine.carry_out(OpenMedia(msgspec.structs.replace(alice, remote_address=two.lines[0])))
+    await one.until(lambda: bool(one.events))
+    one.engine.carry_out(MoveMedia(alice.session, two.lines[1]))
+    await one.until(lambda: len(one.events) > 1)
+    assert one.events == [MediaSilent(alice.session)] * 2
 
 
 async def test_a_line_carries_one_session(phones: tuple[Phone, Phone], alice: Leg) -> None:

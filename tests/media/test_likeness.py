@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from media.likeness import likeness
+from media.codec import CODECS, Decoder, Encoder
+from media.likeness import likeness, spectral_likeness
 from media.pcm import SAMPLE_HZ, Pcm
 from media.samples import callee_sample, caller_sample, tone
 
@@ -63,3 +66,37 @@ def test_a_tone_has_one_frequency() -> None:
     spectrum = np.abs(np.fft.rfft(tone(440, 1)))
     assert int(np.argmax(spectrum)) == 440
     assert tone(440, 0.5).size == SAMPLE_HZ // 2
+
+
+def through(sound: Pcm, *codecs: str) -> Pcm:
+    for name in codecs:
+        encoder, decoder = Encoder(CODECS[name]), Decoder(CODECS[name])
+        sound = np.concatenate([decoder.decode(encoder.encode(pcm)) for pcm in sound.reshape(-1, 160)])
+    return sound
+
+
+@pytest.mark.parametrize("codecs", list(itertools.product(CODECS, CODECS)), ids=" ".join)
+def test_a_sound_sounds_like_itself_after_two_codecs(codecs: tuple[str, str]) -> None:
+    for sample, other in ((caller_sample(), callee_sample()), (callee_sample(), caller_sample())):
+        heard = through(sample, *codecs)
+        assert spectral_likeness(heard, sample) > 0.95
+        assert spectral_likeness(heard[12_000:], sample) > 0.95
+        assert spectral_likeness(heard, other) < 0.3
+
+
+def test_what_does_not_sound_alike() -> None:
+    sample = caller_sample()
+    noise = (np.random.default_rng(1).normal(size=sample.size) * 3_000).astype(np.int16)
+    for other in (noise, tone(440, 5), tone(1000, 5), sample[::-1]):
+        assert spectral_likeness(other, sample) < 0.2
+    assert spectral_likeness(sample // 2 + callee_sample() // 2, sample) < 0.8
+    gaps = sample.copy()
+    gaps.reshape(-1, 160)[::4] = 0
+    assert spectral_likeness(gaps, sample) < 0.9
+    for nothing in (silence(0), silence(1), sample[:100]):
+        assert spectral_likeness(nothing, sample) == spectral_likeness(sample, nothing) == 0
+
+
+def test_silence_around_it_and_loudness_sound_alike() -> None:
+    heard = np.concatenate([silence(0.31), caller_sample() // 2, silence(1.7)])
+    assert spectral_likeness(heard, caller_sample()) > 0.99

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.checks import RefusalCode
+from protocol.conference import REFRESH, join_change, leave_change, remove_change
 from protocol.limits import CHANGES_MAX, MEMBERS_MAX, ROSTER_SEAL_OCTETS_MAX
 from protocol.names import CallId, Epoch, GroupId, Identity, Impi, KeyId, Nonce, RunNumber, Suite, Time
 from protocol.transport import MediaAddress
@@ -117,7 +118,7 @@ class PutOut(OfGroup, tag="put-out", frozen=True, kw_only=True):
     to: Impi
 
 
-# The focus and the KMS.
+# The focus and the KMS. `octets` of a change is what token_c binds the hash of.
 
 
 class JoinChange(msgspec.Struct, tag="join", tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -130,6 +131,11 @@ class JoinChange(msgspec.Struct, tag="join", tag_field="type", frozen=True, forb
     suite: Suite
     token_g: Sealed
 
+    @property
+    def octets(self) -> bytes:
+        """enc("join", token_g)."""
+        return join_change(self.token_g)
+
 
 class LeaveChange(msgspec.Struct, tag="leave", tag_field="type", frozen=True, forbid_unknown_fields=True):
     """Somebody leaves."""
@@ -139,15 +145,30 @@ class LeaveChange(msgspec.Struct, tag="leave", tag_field="type", frozen=True, fo
     epoch: Epoch
     sealed: Sealed
 
+    @property
+    def octets(self) -> bytes:
+        """enc("leave", sealed)."""
+        return leave_change(self.sealed)
+
 
 class RemoveChange(msgspec.Struct, tag="remove", tag_field="type", frozen=True, forbid_unknown_fields=True):
     """Somebody is put out."""
 
     member: Identity
 
+    @property
+    def octets(self) -> bytes:
+        """enc("remove", ID)."""
+        return remove_change(self.member)
+
 
 class RefreshChange(msgspec.Struct, tag="refresh", tag_field="type", frozen=True, forbid_unknown_fields=True):
     """Nobody comes or goes; also those go whose key id has ended."""
+
+    @property
+    def octets(self) -> bytes:
+        """enc("refresh")."""
+        return REFRESH
 
 
 Change = JoinChange | LeaveChange | RemoveChange | RefreshChange

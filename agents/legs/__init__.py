@@ -1,0 +1,1 @@
+"""A call between two codecs, as the transcoder has it; agents/transcoder.py finds the call."""
