@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import zlib
+from typing import ClassVar, Final
 
 from protocol.names import Owner, Permit, Suite
 from protocol.secret import Secret
@@ -10,6 +11,7 @@ from protocol.sharding import SHARDS, call_key, string_in
 from storage.records import Key, Record, key_of
 
 ROLE = "kms"
+_USES_PARTS: Final = 16
 
 
 class Site(Record, frozen=True, kw_only=True):
@@ -156,7 +158,8 @@ class Rate(Record, frozen=True, kw_only=True):
 
 
 class Uses(Record, frozen=True, kw_only=True):
-    """The calls and conferences of one shard in which a key id holds a key: they hear of its revocation."""
+    """Calls and conferences in which a key id holds a key: they hear of its revocation. Those of one shard
+    are in several records, so that a key id of many calls does not write them all at each."""
 
     calls: tuple[tuple[str, str, bytes, int], ...] = ()  # ID-A, ID-B, C, and until when
     conferences: tuple[tuple[str, bytes, int], ...] = ()  # ID-C, G, and until when
@@ -164,12 +167,21 @@ class Uses(Record, frozen=True, kw_only=True):
     @staticmethod
     def key_for(key_id: str, shard_by: str) -> Key[Uses]:
         """Found by KID and by what decides the shard: the call, or the conference."""
-        return key_of(Uses, ROLE, "uses", key_id, shard_by=shard_by)
+        part = zlib.crc32(shard_by.encode()) // SHARDS % _USES_PARTS
+        return _uses_part(key_id, part, shard_by)
 
     @staticmethod
     def keys_for(key_id: str) -> tuple[Key[Uses], ...]:
-        """Of all shards."""
-        return tuple(Uses.key_for(key_id, string_in(shard)) for shard in range(SHARDS))
+        """All of them."""
+        return tuple(
+            _uses_part(key_id, part, string_in(shard))
+            for shard in range(SHARDS)
+            for part in range(_USES_PARTS)
+        )
+
+
+def _uses_part(key_id: str, part: int, shard_by: str) -> Key[Uses]:
+    return key_of(Uses, ROLE, "uses", f"{part} {key_id}", shard_by=shard_by)
 
 
 class Member(Record, frozen=True, kw_only=True):

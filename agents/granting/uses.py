@@ -18,7 +18,7 @@ from protocol.sharding import call_key
 from storage.kms_records import Uses
 from storage.records import Key
 
-_USES_MAX: Final = 2_000  # of one key id in one shard; what ends first is left to end by itself
+_USES_MAX: Final = 1_000  # in one record; what ends first is left to end by itself
 
 
 def uses_keys(shard_by: str, *key_ids: str) -> Keys:

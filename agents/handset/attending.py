@@ -245,18 +245,16 @@ def _accept(joining: Attendance, answer: bytes) -> None:
 
 
 def _rekeyed(terms: Terms, inside: Attendance, kept: Kept, message: Joined | Rekey, now: int) -> Decision:
-    """Another epoch. Whoever has gone can read and say nothing from now on; where somebody has only come, what
-    is on its way under the old key is heard too. With the same roster a device may have taken the place of
-    another of its user's: the one before it is gone."""
+    """Another epoch. Whoever has gone can read and say nothing from now on; where somebody has only come,
+    what is on its way under the old key is heard too. With the same roster a device may have taken the place
+    of another of its user's: the one before it is gone."""
     try:
         grant = opened(inside, message, now)  # OR-20 to OR-23, OR-29
     except Refused as refused:
         return told(inside, ReportEvent.REFUSED, now, refused=refused)
     only_come = set(inside.roster) < set(grant.roster)
     rekeyed = with_epoch(inside, grant, message, now)
-    renewed = RenewMedia(
-        leg_of(rekeyed), speak_within_s=0, overlap_s=float(OVERLAP_S) if only_come else 0.0
-    )
+    renewed = RenewMedia(leg_of(rekeyed), speak_within_s=0, overlap_s=float(OVERLAP_S) if only_come else 0.0)
     return (
         keep(kept, rekeyed)
         + say_in_use(terms, rekeyed)

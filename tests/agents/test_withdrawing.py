@@ -312,12 +312,12 @@ def test_a_grant_that_did_not_know_of_the_revocation_meets_a_conflict() -> None:
 def test_only_so_many_uses_are_remembered_those_that_end_last() -> None:
     key = Uses.keys_for("psk:bob")[0]
     calls = tuple((ALICE, BOB, number.to_bytes(16, "big"), NOW + number) for number in range(5000))
-    kept = put_uses(key, Uses(calls=calls), NOW + 4000).record
+    kept = put_uses(key, Uses(calls=calls), NOW + 4500).record
     assert kept is not None
-    assert [use[3] for use in kept.calls] == list(range(NOW + 4000, NOW + 5000))
+    assert [use[3] for use in kept.calls] == list(range(NOW + 4500, NOW + 5000))
     kept = put_uses(key, Uses(calls=calls), NOW).record
     assert kept is not None
-    assert [use[3] for use in kept.calls] == list(range(NOW + 3000, NOW + 5000))
+    assert [use[3] for use in kept.calls] == list(range(NOW + 4000, NOW + 5000))
 
 
 # Releases.
