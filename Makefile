@@ -10,7 +10,7 @@ SOURCES := agents chaos console media protocol storage topics tests
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runs ## a call, two devices, a voicemail, in this process: who could decrypt, who heard what
+demo: $(VENV)/.runs ## calls, a voicemail, a conference ..., in this process: who could decrypt, who heard what
 	@$(BIN)/otway demo
 
 test: $(VENV)/.develops ## all tests; those that need servers start them with Docker
@@ -26,7 +26,7 @@ format: $(VENV)/.develops ## write the code as `make lint` wants it
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.develops ## what a grant and a call cost, beside a bare echo on the same servers
+bench: $(VENV)/.develops ## what grants, calls, mixes and epochs cost, each beside the bare work
 	@$(BIN)/python -m chaos.bench
 
 clean: ## remove the environment and all caches

@@ -2,9 +2,11 @@
 
     full batches   a backlog of requests for a bare echo, then for the KMS: requests/s, CPU of each request
     low rate       200 requests a second, the same two
+    rekey          the next epoch for 64 members, beside 64 single grants (chaos/bench_rekey.py)
     set-up         calls through real processes, beside as many bare hops through real processes
     expiry         keys of messages that end in one second, beside Redis's own expiry (chaos/bench_expiry.py)
     voicemail      messages at a time that one process on one core takes in whole (chaos/bench_voicemail.py)
+    media          mixes and transcoded calls, beside the bare work (chaos/bench_media.py)
 
 CPU is the processes' own: the client's by its own clock, broker's and store's from /proc. Rates and tails
 vary from run to run; the ratios within one run are what to compare. It starts its own servers by compose, and
@@ -23,7 +25,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -35,8 +36,19 @@ from agents.alarms import HandsetAlarm
 from agents.handset.ue_call import UeSettings
 from agents.runtime import Loop
 from agents.ue import Ue
-from chaos import bench_expiry, bench_voicemail
-from chaos.bench_clients import USERS, Clients, bench_topic, codec, now, people, requests, start_client, work
+from chaos import bench_expiry, bench_media, bench_rekey, bench_voicemail
+from chaos.bench_clients import (
+    USERS,
+    Clients,
+    bench_topic,
+    codec,
+    cpu_s,
+    now,
+    people,
+    requests,
+    start_client,
+    work,
+)
 from chaos.lab import draw_codec
 from chaos.servers import place
 from media.leg import MediaInstruction, OpenMedia
@@ -79,12 +91,6 @@ class SetUp(msgspec.Struct, frozen=True):
 
     p50: float
     p99: float
-
-
-def cpu_s(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(
@@ -225,7 +231,11 @@ def _latency(took: list[float]) -> SetUp:
 async def run(servers: Clients, say: Callable[[str], None]) -> dict[str, Any]:
     """All measurements."""
     callers, callees = people()
-    topics = [*catalogue(["west", "east", "bench"]), bench_topic("load"), bench_topic("answers")]
+    topics = [
+        *catalogue(["west", "east", "bench", bench_rekey.HOST]),
+        bench_topic("load"),
+        bench_topic("answers"),
+    ]
     await create_topics(servers.kafka, topics)
     store = RedisStore(servers.redis)
     await provision_network(store, codec(), [*callers, *callees], now() - 1000, os.urandom)
@@ -240,12 +250,14 @@ async def run(servers: Clients, say: Callable[[str], None]) -> dict[str, Any]:
     load = requests(RATE * RATE_S, *people(), "bench")
     found["echo, low rate"] = await measure(servers, echo, bench_topic("load"), load, per_second=RATE)
     found["kms, low rate"] = await measure(servers, ("kms",), KMS, load, per_second=RATE)
+    found["rekey"] = await bench_rekey.measure(servers, say)
     say(f"set-up: {CALLS} calls, beside 4 and 6 bare hops")
     found["4 bare hops"] = await bare_hops(servers, 4)
     found["6 bare hops"] = await bare_hops(servers, 6)
     found["call set-up"] = await call_set_up(servers)
     found["expiry"] = await bench_expiry.measure(servers, say)
     found["voicemail"] = await bench_voicemail.measure(servers, say)
+    found["media"] = await bench_media.measure(say)
     return found
 
 
@@ -264,8 +276,10 @@ def show(found: dict[str, Any]) -> None:
     console.print(table)
     for name, value in ratios(found).items():
         console.print(f"{name}: {value:.2f}")
+    console.print(bench_rekey.line(found["rekey"]))
     console.print(bench_expiry.line(found["expiry"]))
     console.print(bench_voicemail.line(found["voicemail"]))
+    bench_media.show(found["media"], console)
 
 
 def ratios(found: dict[str, Any]) -> dict[str, float]:

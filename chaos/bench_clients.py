@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from agents.cscf import Cscf
@@ -40,7 +41,9 @@ from topics.messages import Contact, KeyRequest, clear
 USERS: Final = 100  # callers, and as many callees
 ANSWER_OCTETS: Final = (221, 474)  # an audit record and a RESPONSE: what the echo sends for each request
 HOP_OCTETS: Final = (450,)  # an INVITE or a REQUEST
-UNLIMITED: Final = KmsSettings(key_requests_per_s=10**9, host_requests_per_s=10**9)
+UNLIMITED: Final = KmsSettings(
+    key_requests_per_s=10**9, host_requests_per_s=10**9, mailbox_requests_per_s=10**9
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,12 @@ def codec() -> RecordCodec:
 def now() -> int:
     """Seconds since 1970 UTC."""
     return int(time.time())
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def people() -> tuple[list[Device], list[Device]]:

@@ -78,9 +78,10 @@ def keylike(message: msgspec.Struct) -> Iterator[Secret]:
 
 
 def can_decrypt(
-    roots: Iterable[Secret], packets: Sequence[bytes], *, sender: str, receiver: str, n: int = 0
+    roots: Iterable[Secret], packets: Sequence[bytes], *, sender: str, receiver: str | bytes, n: int = 0
 ) -> bool:
-    """Whether any of the roots opens any of the SRTP packets, under any suite."""
+    """Whether any of the roots opens any of the SRTP packets, under any suite. receiver: an identity, or G;
+    n: the run, or the epoch."""
     return any(
         _opens(root, suite, packets[:_TRIED_PACKETS], sender, receiver, n)
         for root in roots
@@ -99,7 +100,7 @@ def readable(packets: Sequence[bytes], sound: Pcm) -> float:
 
 
 def _opens(
-    root: Secret, suite: SrtpSuite, packets: Sequence[bytes], sender: str, receiver: str, n: int
+    root: Secret, suite: SrtpSuite, packets: Sequence[bytes], sender: str, receiver: str | bytes, n: int
 ) -> bool:
     streams: dict[int, ReceivingStream] = {}
     for packet in packets:

@@ -22,9 +22,12 @@ Alter = Callable[[bytes], bytes]
 class _Relay(asyncio.DatagramProtocol):
     """All that comes goes on to one address."""
 
-    def __init__(self, target: SocketAddress, caught: list[bytes], alter: Alter | None) -> None:
+    def __init__(
+        self, target: SocketAddress, caught: list[bytes], caught_at: list[float], alter: Alter | None
+    ) -> None:
         self._target: Final = target
         self._caught: Final = caught
+        self._caught_at: Final = caught_at
         self._alter: Final = alter
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -33,6 +36,7 @@ class _Relay(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: SocketAddress) -> None:  # noqa: ARG002
         self._caught.append(data)
+        self._caught_at.append(asyncio.get_running_loop().time())
         if self._transport is not None:
             self._transport.sendto(self._alter(data) if self._alter else data, self._target)
 
@@ -41,20 +45,22 @@ class _Relay(asyncio.DatagramProtocol):
 
 
 class Wiretap:
-    """Relays before phones. `caught` has what went towards each phone, as it was sent."""
+    """Relays before phones. `caught` has what went towards each phone, as it was sent; `caught_at` when, on
+    the event loop's clock."""
 
     def __init__(self, alter: Alter | None = None) -> None:
         """alter: changes each datagram on its way."""
         self.caught: dict[str, list[bytes]] = {}
+        self.caught_at: dict[str, list[float]] = {}
         self._alter = alter
         self._detours: dict[MediaAddress, MediaAddress] = {}
         self._transports: list[asyncio.DatagramTransport] = []
 
     async def tap(self, phone: str, line: MediaAddress) -> None:
         """Put a relay before one line of a phone, on loopback. Raises OSError."""
-        caught = self.caught.setdefault(phone, [])
+        caught, caught_at = self.caught.setdefault(phone, []), self.caught_at.setdefault(phone, [])
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Relay((line.host, line.port), caught, self._alter), ("127.0.0.1", 0)
+            lambda: _Relay((line.host, line.port), caught, caught_at, self._alter), ("127.0.0.1", 0)
         )
         self._transports.append(transport)
         host, port = transport.get_extra_info("sockname")

@@ -66,6 +66,7 @@ def test_chance_comes_in_at_one_place() -> None:
         "chaos/bench.py",
         "chaos/bench_clients.py",
         "chaos/bench_expiry.py",
+        "chaos/bench_rekey.py",
         "console/outside.py",
     ]
 

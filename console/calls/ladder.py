@@ -21,6 +21,7 @@ from topics.messages import (
     Bye,
     ByeOk,
     Cancelled,
+    Change,
     Collected,
     CollectedOk,
     Decline,
@@ -28,10 +29,21 @@ from topics.messages import (
     DepositResponse,
     Fetch,
     FetchResponse,
+    GroupGrant,
+    GroupHint,
+    GroupRefusal,
+    GroupRequest,
+    GroupResponse,
     Interpose,
+    InUse,
     Invite,
+    Join,
+    Joined,
+    JoinRefused,
     KeyRequest,
     KeyResponse,
+    Leave,
+    LeaveOk,
     Mailbox,
     MailboxOk,
     MailboxRefusal,
@@ -40,8 +52,11 @@ from topics.messages import (
     NoLegs,
     Notice,
     Ok,
+    PutOut,
+    RefreshChange,
     Refusal,
     Registered,
+    Rekey,
     Release,
     ReleaseResponse,
     Retrieve,
@@ -63,6 +78,12 @@ _NAMES: Final[dict[type, str]] = {
     Ok: "200 OK",
     DepositResponse: "DEPOSITED",
     ReleaseResponse: "RELEASED",
+    GroupRequest: "GROUP",
+    GroupResponse: "GRANTED",
+    GroupGrant: "GRANT",
+    GroupRefusal: "REFUSAL",
+    GroupHint: "HINT",
+    JoinRefused: "REFUSED",
     MailboxOk: "200 OK",
     FetchResponse: "FETCHED",
     CollectedOk: "DELETED",
@@ -184,6 +205,26 @@ def note_of(message: Message) -> str:
             return f"{message.kind}, sealed for the {message.whom}"
         case NoLegs():
             return message.code
+        case Join():
+            return f"{_user(message.member)}: token_g"
+        case GroupRequest():
+            return f"epoch {message.epoch}: {', '.join(map(_change, message.changes))}; token_c"
+        case GroupResponse():
+            return f"epoch {message.epoch}: grant_c"
+        case GroupGrant() | Joined() | Rekey():
+            return f"{_user(message.member)}: grant of epoch {message.epoch}"
+        case InUse():
+            return f"{_user(message.member)}: epoch {message.epoch}"
+        case Leave():
+            return f"{_user(message.member)}: sealed, after epoch {message.epoch}"
+        case LeaveOk():
+            return _user(message.member)
+        case PutOut():
+            return f"{_user(message.member)}: {message.reason}"
+        case JoinRefused():
+            return f"{_user(message.member)}: {message.code}, a hint"
+        case GroupRefusal():
+            return f"{message.code}, {'sealed' if message.sealed else 'not sealed: a hint'}"
         case Waiting():
             return f"{message.packets} packets"
         case Stored():
@@ -216,3 +257,17 @@ def note_of(message: Message) -> str:
             return message.identity
         case _:
             return ""
+
+
+def _user(identity: str) -> str:
+    """`alice` of `sip:alice@ims.example`."""
+    return identity.removeprefix("sip:").partition("@")[0]
+
+
+def _change(change: Change) -> str:
+    """One change of a GROUP in words."""
+    match change:
+        case RefreshChange():
+            return "refresh"
+        case _:
+            return f"{change.__struct_config__.tag} {_user(change.member)}"

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from chaos.eavesdropping import can_decrypt
-from media.pcm import Pcm
+from media.pcm import SAMPLE_HZ, Pcm
 from media.wav import write_wav
 from protocol.secret import Secret
 
 HEARD_WELL: Final = 0.9
 NOT_HEARD: Final = 0.1
+SOUNDS_ALIKE: Final = 0.7  # by spectrum: other sounds stay below 0.3, a shift or a short gap costs little
+WRONG: Final = "NOT AS IT SHOULD BE: "
 NOTES: Final = {
     "bsf": "no K, but Ks, from which K_x follows: with the recorded grants it could",
     "cscf": "tried all that passed it",
@@ -65,15 +68,37 @@ def tried(
 
 def table(access: Sequence[Access]) -> list[str]:
     """The attempts as lines, a column for each voice."""
-    if not access:
+    cells = [
+        (each.party, {name: "yes" if could else "no" for name, could in each.voices.items()}, each.note)
+        for each in access
+    ]
+    return rows("who can decrypt", cells, "(each tried with all that it holds)", width=_VOICE_WIDTH)
+
+
+def rows(
+    head: str, cells: Sequence[tuple[str, Mapping[str, str], str]], remark: str, *, width: int = 0
+) -> list[str]:
+    """A table as lines. cells: of each party its name, what stands in each column, and a note. width: of a
+    column; 0: as its name needs."""
+    if not cells:
         return []
-    voices = list(access[0].voices)
-    head = "who can decrypt".ljust(_PARTY_WIDTH) + "".join(f"{name:{_VOICE_WIDTH}}" for name in voices)
-    lines = [f"{head}(each tried with all that it holds)"]
-    for attempt in access:
-        said = "".join(f"{'yes' if attempt.voices[name] else 'no':{_VOICE_WIDTH}}" for name in voices)
-        lines.append(f"  {attempt.party:{_PARTY_WIDTH - 2}}{said}{attempt.note}".rstrip())
+    widths = {column: width or len(column) + 3 for column in cells[0][1]}
+    named = "".join(f"{column:{wide}}" for column, wide in widths.items())
+    lines = [f"{head.ljust(_PARTY_WIDTH)}{named}{remark}"]
+    for party, said, note in cells:
+        row = "".join(f"{said[column]:{wide}}" for column, wide in widths.items())
+        lines.append(f"  {party:{_PARTY_WIDTH - 2}}{row}{note}".rstrip())
     return lines
+
+
+def failed(verdicts: Mapping[str, bool]) -> list[str]:
+    """What is to be told. verdicts: by what is wrong where one is false."""
+    return [WRONG + wrong for wrong, holds in verdicts.items() if not holds]
+
+
+def lasting(sound: Pcm, seconds: float) -> Pcm:
+    """The sound again and again, for at least so long."""
+    return np.tile(sound, -(-int(seconds * SAMPLE_HZ) // max(1, sound.size)))
 
 
 def keep(directory: Path, name: str, outcome: msgspec.Struct, lines: Sequence[str]) -> None:

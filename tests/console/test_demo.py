@@ -22,6 +22,7 @@ from protocol.description import SrtpSuite
 from protocol.names import Suite
 from protocol.profile import LITERAL
 from tests.agents.scene import NOW
+from tests.console.conftest import AllScenarios
 from tests.console.typed import told_by
 from tests.servers import ROOT
 
@@ -80,10 +81,9 @@ def access_in(outcome: dict[str, Any]) -> dict[str, set[bool]]:
     return {each["party"]: set(each["voices"].values()) for each in outcome["access"]}
 
 
-def test_all_scenarios_in_turn(tmp_path: Path) -> None:
-    ran = otway("demo", "--out", "kept", "--json", cwd=tmp_path)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    call, fork, voicemail = (json.loads(line) for line in ran.stdout.splitlines())
+def test_all_scenarios_in_turn(all_scenarios: AllScenarios) -> None:
+    assert all_scenarios.ran.returncode == 0, all_scenarios.ran.stdout + all_scenarios.ran.stderr
+    call, fork, voicemail = (all_scenarios.outcomes[name] for name in ("call", "fork", "voicemail"))
     outsiders = {"bsf": {False}, "cscf": {False}, "wiretap": {False}}
     assert access_in(call) == {"alice": {True}, "bob": {True}, "kms": {True}, **outsiders}
 
@@ -100,9 +100,9 @@ def test_all_scenarios_in_turn(tmp_path: Path) -> None:
     assert voicemail["whole"]
     assert voicemail["collected"]
     assert voicemail["left_in_the_mailbox"] == 0
-    kept = tmp_path / "kept"
+    kept = all_scenarios.kept
     assert likeness(read_sound(kept / "voicemail" / "voicemail-heard.wav"), caller_sample()) > 0.9
-    assert {path.name for path in kept.iterdir()} == {"call", "fork", "voicemail"}
+    assert {path.name for path in kept.iterdir()} == set(all_scenarios.outcomes)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,7 @@ def test_ones_own_speech(tmp_path: Path) -> None:
         (("demo", "--wav", "nothing.wav"), "nothing.wav"),
         (("demo", "nonsense"), "voicemail"),
         (("demo", "fork", "--tamper", "token_a"), "otway demo call"),
+        (("demo", "conference", "--wav", "mine.wav"), "pitch"),
         (("demo", "call", "--tamper", "nonsense"), "token_a"),
         (("nonsense",), "nonsense"),
         (("sim", "--seeds", "0"), "seeds"),
