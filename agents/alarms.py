@@ -100,6 +100,14 @@ class StillMine(msgspec.Struct, frozen=True, tag="still-mine", forbid_unknown_fi
     group: GroupId
 
 
+class StillBetween(msgspec.Struct, frozen=True, tag="still-between", forbid_unknown_fields=True):
+    """Transcoder, by this process to itself: does it still carry this call, under this bridge?"""
+
+    caller: Identity
+    call: CallId
+    bridge: str
+
+
 class RekeyAlarm(msgspec.Struct, frozen=True, tag="rekey", forbid_unknown_fields=True):
     """Focus: this member has not said that it uses the epoch."""
 
@@ -129,6 +137,7 @@ Alarm = (
     | ConferenceAlarm
     | BatchAlarm
     | StillMine
+    | StillBetween
     | RekeyAlarm
 )
 

@@ -7,7 +7,8 @@
        operator -> C    CREATE, REMOVE, END, SHOW                agents/focus/standing.py, ending.py
 
 All of one conference is in one partition, that of G, and the process that has it mixes. What a member seals
-it forwards unread; it cannot let anybody in, nor keep anybody's leave from the KMS unnoticed by its leaver.
+it forwards unread, and it cannot let anybody in. It can keep a leave from the KMS, and nobody would see it:
+LEAVE-OK is its own word, and unsealed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from topics.messages import (
     OfGroup,
     RemoveMember,
     ShowConference,
+    named_group,
 )
 
 __all__ = ["EXPECTED", "Focus", "FocusSettings", "Standing"]
@@ -132,7 +134,7 @@ class Focus:
             return NOTHING
         turn = Turn(self._settings, conference, lines, now)
         handed = None
-        if isinstance(message, Join | RekeyAlarm):
+        if isinstance(message, Join | GroupGrant | RekeyAlarm):
             handed = records.get(Handed.key_for(message.group, message.member))
         match stands:
             case Standing.HERE:
@@ -161,8 +163,9 @@ class Focus:
             case Leave():
                 return Decision(sends=(to_device(message.sender, members.leave_ok(message)),))
             case RemoveMember() | EndConference() | ShowConference():
-                about = {"group": message.group, "focus": message.focus}
-                unknown = report_send(ConferenceEvent.UNKNOWN, 0, now, request=message.request, **about)
+                unknown = report_send(
+                    ConferenceEvent.UNKNOWN, 0, now, request=message.request, **named_group(message)
+                )
                 return Decision(sends=(unknown,))
             case _:
                 return NOTHING
@@ -196,7 +199,7 @@ def _here(turn: Turn, message: OfConference, handed: Handed | None, random: Rand
         case GroupResponse():
             changing.granted(turn, message)
         case GroupGrant():
-            members.hand_over(turn, message)
+            members.hand_over(turn, message, handed)
         case GroupRefusal():
             changing.refused(turn, message, random)
         case GroupHint():

@@ -9,7 +9,8 @@ long devices may ring, and for the CANCEL that it sends of its own accord.
     A  -> CSCF -> V, V -> CSCF -> A                                agents/routing/diverting.py: the mailbox
     B  -> CSCF -> V   MAILBOX, RETRIEVE of a registered device; COLLECTED of anybody, since it has a proof
     KMS, T -> CSCF -> A, B   NOTICE; NO-LEGS of T                   agents/routing/interposing.py
-    i  -> CSCF -> C   JOIN, IN-USE, LEAVE of a registered device    agents/routing/attending.py
+    i  -> CSCF -> C   JOIN, IN-USE of a registered device; LEAVE of anybody, since it is sealed
+                                                         agents/routing/attending.py
     A  -> CSCF   CANCEL, and CANCELLED back;  CSCF -> B likewise
 """
 
@@ -258,9 +259,8 @@ def _deny(message: Mailbox | Retrieve | Collected, code: RefusalCode) -> Decisio
     return Decision(sends=(to_device(message.sender, answer),))
 
 
-def _live(records: Records, identity: str, now: int) -> list[Binding]:
-    known = records.get(Registration.key_for(identity)) or Registration()
-    return [binding for binding in known.bindings if now <= binding.not_after]
+def _live(records: Records, identity: str, now: int) -> tuple[Binding, ...]:
+    return (records.get(Registration.key_for(identity)) or Registration()).live(now)
 
 
 def _refuse(invite: Invite, to: Contact) -> Decision:

@@ -119,6 +119,8 @@ class Kms:
                 return (
                     Subscriber.key_for(message.caller_key),
                     Agreement.key_for(message.caller, message.call),
+                    Rate.key_for(f"kid {message.caller_key}"),
+                    Rate.key_for(f"host {message.sender.host}"),
                 )
             case Release():
                 return (
@@ -169,8 +171,10 @@ class Kms:
                 return releasing.release(hearing, message, random)
             case Settled():
                 hearing = self._hearing(message, message.suite, message.sealed, records, now)
-                settled = settling.settle(hearing, message, random)
-                return settled + withdrawing.settled_too_late(message, records, random)
+                decision, said = settling.settle(hearing, message, random)
+                if said is None:
+                    return decision
+                return decision + withdrawing.settled_too_late(message, said, random)
             case Withdraw():
                 return withdrawing.withdraw(message, records, now, random)
             case KeysEnd():

@@ -8,14 +8,15 @@
 
 A call is carried by the process that has its partition, so that load is spread over instances by call. Each
 looks after its calls every two seconds: one that another instance has had is taken over, with leg keys and
-notices of its own, and an address of its own to which both ends turn.
+notices of its own, and an address of its own to which both ends turn. The one that had it looks as often, by
+itself, and closes what is not its own any more.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from agents.alarms import LegsAlarm
+from agents.alarms import LegsAlarm, StillBetween
 from agents.decision import NOTHING, Decision, Input, Keys, Records
 from agents.legs import asking, flowing
 from agents.legs.transcoded_call import (
@@ -27,6 +28,7 @@ from agents.legs.transcoded_call import (
     forget,
     freed,
     put_lines,
+    stay,
     watch,
 )
 from media.leg import MediaClosed, MediaSilent
@@ -38,7 +40,7 @@ from topics.messages import Interpose, LegsOver, OfRun, Refusal, ReleaseResponse
 
 __all__ = ["EXPECTED", "Transcoder", "TranscoderSettings"]
 
-_ALWAYS: Final = frozenset({LegsAlarm, Interpose, MediaClosed, MediaSilent})
+_ALWAYS: Final = frozenset({LegsAlarm, StillBetween, Interpose, MediaClosed, MediaSilent})
 
 EXPECTED: Final[dict[LegsState, frozenset[type]]] = {
     LegsState.ASKING: _ALWAYS | {ReleaseResponse, Refusal, LegsOver},
@@ -64,7 +66,7 @@ class Transcoder:
         match message:
             case MediaClosed() | MediaSilent():
                 return (Legs.key_for(*call_of(message.session)), self._lines)
-            case Interpose() | ReleaseResponse() | Refusal() | LegsOver() | LegsAlarm():
+            case Interpose() | ReleaseResponse() | Refusal() | LegsOver() | LegsAlarm() | StillBetween():
                 return (Legs.key_for(message.caller, message.call), self._lines)
             case _:
                 return ()
@@ -75,6 +77,9 @@ class Transcoder:
             case MediaClosed() | MediaSilent():
                 legs = records.get(Legs.key_for(*call_of(message.session)))
                 return self._of_media(message, legs, lines, now)
+            case StillBetween():
+                legs = records.get(Legs.key_for(message.caller, message.call))
+                return self._still_between(message.bridge, legs, lines, now)
             case Interpose() | ReleaseResponse() | Refusal() | LegsOver() | LegsAlarm():
                 legs = records.get(Legs.key_for(message.caller, message.call))
                 if legs is None:
@@ -135,16 +140,24 @@ class Transcoder:
         if legs is not None and legs.bridge == bridge and legs.state is LegsState.ASKING:
             return NOTHING  # nothing is open under its name yet
         # Legs that this process has had: of a call that is over, or is another instance's.
-        left = freed(lines, bridge)
-        if left == lines and isinstance(event, MediaClosed):
+        if freed(lines, bridge) == lines and isinstance(event, MediaClosed):
             return NOTHING
-        return Decision(puts=(put_lines(self._settings, left, now),), media=close(bridge))
+        return self._leave(bridge, lines, now)
+
+    def _still_between(self, bridge: str, legs: Legs | None, lines: TranscoderLines, now: int) -> Decision:
+        """Look on while the call is this process's, and else close what of it is open here."""
+        if legs is not None and legs.bridge == bridge and legs.state is not LegsState.OVER:
+            return stay(legs, bridge)
+        return self._leave(bridge, lines, now)
+
+    def _leave(self, bridge: str, lines: TranscoderLines, now: int) -> Decision:
+        return Decision(puts=(put_lines(self._settings, freed(lines, bridge), now),), media=close(bridge))
 
     def _look_again(self, legs: Legs, lines: TranscoderLines, now: int, random: Random) -> Decision:
         """End what has lasted too long, take over what is nobody's, repeat what may be lost."""
         settings = self._settings
         if now >= legs.give_up_at:
-            return self._give_up(legs, lines, now)
+            return self._give_up(legs, lines, now, random)
         if legs.state is LegsState.OVER:
             return watch(legs, now)
         if not self._is_own(legs):
@@ -155,8 +168,10 @@ class Transcoder:
             return flowing.tell_again(settings, legs, now)
         return asking.ask_again(settings, legs, now)
 
-    def _give_up(self, legs: Legs, lines: TranscoderLines, now: int) -> Decision:
+    def _give_up(self, legs: Legs, lines: TranscoderLines, now: int, random: Random) -> Decision:
         match legs.state:
+            case LegsState.RENEWING if now < legs.until and self._is_own(legs):  # both ends count on it
+                return asking.ask(self._settings, legs, now, random)
             case LegsState.ASKING | LegsState.RENEWING:
                 return asking.give_up(self._settings, legs, lines, RefusalCode.BUSY, now)
             case LegsState.RUNNING:  # their keys are over

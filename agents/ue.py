@@ -301,6 +301,8 @@ class Ue:
             return NOTHING
         if renewing.concerns(call, message):
             next_run = renewal if isinstance(renewal, UeCall) else None
+            if isinstance(message, Notice):
+                return noticing.of_renewal(terms, call, next_run, lines, message, now)
             taken = renewing.take(terms, call, next_run, device, message, now, random)
             return taken + self._hinted(message, device, now, random)
         if type(message) not in EXPECTED[call.role, call.state]:  # OR-26

@@ -88,7 +88,9 @@ def _busier(seed: int, faults: Faults) -> Faults:
         life_s=chance.choice((LIFE_S, LIFE_S, LIFE_S, 200, 60)),
         foreign=foreign,
         conference=chance.random() < 0.25,
-        revoke=chance.choice((*[Revoked.NOTHING] * 5, Revoked.KEY, Revoked.RELEASE if foreign else Revoked.KEY)),
+        revoke=chance.choice(
+            (*[Revoked.NOTHING] * 5, Revoked.KEY, Revoked.RELEASE if foreign else Revoked.KEY)
+        ),
     )
 
 

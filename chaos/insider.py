@@ -2,7 +2,8 @@
 
 It tries what a subscriber could gain from: the key of a call that another device of the same user has
 answered, by asking for it as if it were a message's (A13); to be taken for the one that the caller chose, by
-settling the run itself (A17); and to have messages deleted without their key.
+settling the run itself (A17); to have messages deleted without their key; and to be the one with whom a call
+goes on, by answering its renewal before the device that has it does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 from protocol.deferred import seal_fetch
 from protocol.encoding import BodyMalformed, dec_body, digest
-from protocol.evidence import FetchGrant, FetchToken, Holder
+from protocol.evidence import FetchGrant, FetchToken, Holder, Token
 from protocol.exchange import Hardened
 from protocol.names import Role, Run, Suite
 from protocol.sealing import Random, SealBroken, down
@@ -28,6 +29,7 @@ from topics.messages import (
     Deposit,
     Fetch,
     FetchResponse,
+    Invite,
     KeyRequest,
     KeyResponse,
     OfRun,
@@ -81,6 +83,8 @@ class Insider:
                 return 0.0, self._settle(self._requests[message.call], message.fork)
             case Deposit():
                 return self._chance.uniform(0.0, 90.0), self._delete(message)
+            case Invite() if message.run and message.to is None:
+                return 0.0, self._renew(message, now)
             case _:
                 return None
 
@@ -101,6 +105,23 @@ class Insider:
             **clear(run),
         )
         return _sent(KMS, call_key(run.caller, run.call), fetch)
+
+    def _renew(self, invite: Invite, now: int) -> Outbound:
+        """REQUEST for the next run of a call that another device of the same user has."""
+        assert self.key is not None
+        holder = Holder(Role.CALLEE, self.key_id, self.key)
+        run = run_of(invite, invite.suite)
+        token = Token(*run.clear, self.random(16), now, (), digest(invite.offer))
+        request = KeyRequest(
+            caller_key=invite.caller_key,
+            callee_key=self.key_id,
+            suite=run.suite,
+            token_a=invite.token_a,
+            token_b=Hardened().seal_token(holder, run, token, binds=invite.token_a, random=self.random),
+            sender=Contact(self.device.host, self.device.impi),
+            **clear(run),
+        )
+        return _sent(KMS, call_key(run.caller, run.call), request)
 
     def _settle(self, request: KeyRequest, fork: bytes) -> Outbound:
         """SETTLED in the caller's name, under the only key that it has, for its own answer."""

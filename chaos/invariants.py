@@ -10,6 +10,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
+from agents.handset.ue_call import main_of
+from chaos.conference_invariants import (
+    attendances_at_rest,
+    drawn_alone,
+    epoch_holders,
+    epochs_have_a_reason,
+    let_in_by_token,
+    never_back,
+    nothing_survives_its_leaver,
+    revoked_members_are_out,
+    same_roster,
+    wishes_to_join_answered,
+)
 from chaos.mailbox_invariants import (
     answers_are_sealed,
     blind,
@@ -17,6 +30,22 @@ from chaos.mailbox_invariants import (
     kept_until_collected,
     messages_at_rest,
     nothing_else_is_held,
+)
+from chaos.release_invariants import (
+    deaf,
+    is_to_transcoder,
+    leg_keys_of,
+    legs_at_rest,
+    legs_of_their_own,
+    notices_in_order,
+    release_revoked,
+)
+from chaos.renewal_invariants import (
+    new_keys,
+    old_keys_end,
+    renewals_at_rest,
+    revoked_keys_end,
+    same_devices,
 )
 from chaos.simulator import BOUND_S, EPOCH, World
 from protocol.limits import RING_S
@@ -51,8 +80,10 @@ def one_key(world: World) -> Iterator[str]:
             calls = sorted({f"{grant.call} run {grant.n}" for grant in world.grants if grant.key == key})
             yield f"one K for two: {', '.join(calls)}"
     used: dict[tuple[str, int, str], set[Secret]] = defaultdict(set)
-    for media in world.sessions:
+    for media in world.handsets:
         for opening in media.openings:
+            if opening.leg.group is not None or is_to_transcoder(world, opening.leg):
+                continue
             call = opening.leg.session.partition(" ")[2]
             used[call, opening.leg.n, opening.host].add(opening.leg.root)
             if opening.leg.root not in granted[call, opening.leg.n]:
@@ -96,31 +127,38 @@ def destroyed(world: World) -> Iterator[str]:
 
 
 def settled_truly(world: World) -> Iterator[str]:
-    """A run is settled for the device, or the mailbox, whose K the caller's device has taken."""
+    """A first run is settled for the device, or the mailbox, whose K the caller's device has taken."""
     for name, value in world.network.items():
         if ":agreement:" not in name:
             continue
         call = name.partition(":agreement:")[2]
         for run in world.codec.decode(Key(name, Agreement), value).runs:
+            if run.n:  # the KMS has settled it as it granted
+                continue
             won = next((fork.callee_key for fork in run.forks if fork.name == run.settled), None)
             keys = [
                 grant.key
                 for grant in world.grants
                 if (grant.call, grant.n, grant.callee_key) == (call, run.n, won)
             ]
-            caller = world.observer.hosts_of_keys[run.caller_key]
+            callers = {device.host for device in world.devices if device.identity == call.rpartition("/")[0]}
             if run.settled is not None and not any(
-                caller in world.observer.held.get(key, set()) for key in keys
+                callers & world.observer.held.get(key, set()) for key in keys
             ):
                 yield f"settled for what the caller did not take: {name}"
 
 
 def secrecy(world: World) -> Iterator[str]:
-    """No K and no K_x is in any octets on the bus."""
+    """No K, no key that follows from it, no K_e and no K_x is in any octets on the bus."""
     wire = b"\0".join(record.value or b"" for _, record in world.history)
     for grant in world.grants:
         if grant.key.reveal() in wire:
             yield f"K of {grant.call} in clear on the bus"
+        if any(key.reveal() in wire for key in leg_keys_of(world, grant)):
+            yield f"a leg key of {grant.call} in clear on the bus"
+    for epoch in world.observer.epochs:
+        if epoch.key.reveal() in wire:
+            yield f"K_e of epoch {epoch.epoch} in clear on the bus"
     for key_id, key in world.observer.keys.items():
         if key.reveal() in wire:
             yield f"K_x of {key_id} in clear on the bus"
@@ -129,21 +167,22 @@ def secrecy(world: World) -> Iterator[str]:
 def lifetimes(world: World) -> Iterator[str]:
     """Nothing is granted after its end, and no media is open past it."""
     ends = {grant.key: grant.not_after for grant in world.grants}
+    ends |= {key: grant.not_after for grant in world.grants for key in leg_keys_of(world, grant)}
+    ends |= {epoch.key: epoch.not_after for epoch in world.observer.epochs}
     by_fork = defaultdict(list)
     for grant in world.grants:
         if grant.callee_key is not None:
-            by_fork[grant.call].append(grant)
+            by_fork[grant.call, grant.n].append(grant)
     settled: dict[str, float] = {}
-    for when, record in world.transmitted:
-        message = decode(record.value) if record.topic != "ims.dead-letters" else None
+    for when, _, message in world.sent():
         if isinstance(message, Audit) and message.event is AuditEvent.SETTLED and message.call:
             settled.setdefault(f"{message.caller}/{message.call.hex()}", when)
         if isinstance(message, KeyResponse):
             call = f"{message.caller}/{message.call.hex()}"
-            for grant in by_fork[call]:
+            for grant in by_fork[call, message.run]:
                 if EPOCH + int(when) > grant.not_after:
                     yield f"granted after its end: {call}"
-                if call not in settled and EPOCH + int(when) > grant.at + RING_S:
+                if not message.run and call not in settled and EPOCH + int(when) > grant.at + RING_S:
                     yield f"granted unsettled after RING_S: {call}"
     for media in world.sessions:
         for leg in media.open.values():
@@ -153,20 +192,18 @@ def lifetimes(world: World) -> Iterator[str]:
 
 def audit(world: World) -> Iterator[str]:
     """Every stored grant has exactly one audit event, and no grant left before it (OR-16)."""
-    told: dict[tuple[str, str], set[bytes]] = defaultdict(set)
-    for _, record in world.transmitted:
-        if record.topic == "ims.dead-letters":
-            continue
-        message = decode(record.value)
+    told: dict[tuple[str, int, str], set[bytes]] = defaultdict(set)
+    for _, _, message in world.sent():
         granting = {AuditEvent.GRANTED, AuditEvent.DEPOSITED}
         if isinstance(message, Audit) and message.event in granting and message.call:
-            told[f"{message.caller}/{message.call.hex()}", message.callee_key or ""].add(message.id)
+            call = f"{message.caller}/{message.call.hex()}"
+            told[call, message.run or 0, message.callee_key or ""].add(message.id)
         if isinstance(message, KeyResponse):
             call = f"{message.caller}/{message.call.hex()}"
-            if not any(known == call for known, _ in told):
+            if not any((known, n) == (call, message.run) for known, n, _ in told):
                 yield f"granted before the audit knew: {call}"
     for grant in world.grants:
-        ids = told[grant.call, grant.callee_key or ""]
+        ids = told[grant.call, grant.n, grant.callee_key or ""]
         if len(ids) != 1:
             yield f"{len(ids)} audit events for a grant: {grant.call}"
 
@@ -181,11 +218,9 @@ def answers(world: World) -> Iterator[str]:
         if ours and isinstance(message, KeyRequest) and record.offset < committed[record.partition]:
             asked[message.caller, message.call, message.sender.device] += 1
     answered: Counter[tuple[str, bytes, str]] = Counter()
-    for _, sent in world.transmitted:
-        if sent.topic.startswith("ims.ue."):
-            message = decode(sent.value)
-            if isinstance(message, KeyResponse | Refusal) and message.to is not None:
-                answered[message.caller, message.call, message.to] += 1
+    for _, sent, message in world.sent():
+        if isinstance(message, KeyResponse | Refusal) and message.to and sent.topic.startswith("ims.ue."):
+            answered[message.caller, message.call, message.to] += 1
     for who, count in asked.items():
         if answered[who] < count:
             yield f"{count} requests of {who[2]} committed, {answered[who]} answered"
@@ -197,6 +232,8 @@ def at_rest(world: World) -> Iterator[str]:
     for member in world.members:
         for name, call in calls_of(world, member.name):
             call_name = name.partition(" ")[2]
+            if name != main_of(name):  # renewal_invariants.py
+                continue
             if call.state is CallState.UP:
                 up[call_name].add(member.name)
             elif call.state is not CallState.ENDED:
@@ -255,4 +292,24 @@ JUDGES: Final = (
     kept_until_collected,
     gone,
     messages_at_rest,
+    legs_of_their_own,
+    deaf,
+    release_revoked,
+    legs_at_rest,
+    notices_in_order,
+    new_keys,
+    same_devices,
+    old_keys_end,
+    renewals_at_rest,
+    revoked_keys_end,
+    drawn_alone,
+    epochs_have_a_reason,
+    epoch_holders,
+    let_in_by_token,
+    same_roster,
+    nothing_survives_its_leaver,
+    never_back,
+    revoked_members_are_out,
+    attendances_at_rest,
+    wishes_to_join_answered,
 )

@@ -21,8 +21,7 @@ from protocol.sharding import call_key
 from storage.records import Key
 from storage.ue_records import Collecting, CollectingState
 from storage.voicemail_records import MessageState, Part, StoredMessage
-from topics.catalogue import DEAD_LETTERS, Party
-from topics.codec import decode
+from topics.catalogue import Party
 from topics.messages import ByeOk, Collected, CollectedOk, FetchResponse
 
 GONE_WITHIN_S: Final = 30  # by an alarm, and who holds the partition may be dead just then
@@ -55,7 +54,7 @@ def nothing_else_is_held(world: World) -> Iterator[str]:
 def answers_are_sealed(world: World) -> Iterator[str]:
     """Media to a mailbox, and what is heard from one, is as the answer says that the KMS has sealed."""
     sealed = {grant.key: grant.answer_hash for grant in world.grants if grant.answer_hash is not None}
-    for media in world.sessions:
+    for media in world.handsets:
         legs = [opening.leg for opening in media.openings if opening.leg.to_mailbox]
         for leg in (*legs, *(listening.leg for listening in media.listenings)):
             answer = Description((leg.suite,), (leg.codec,), Flow.RECVONLY).octets
@@ -66,11 +65,11 @@ def answers_are_sealed(world: World) -> Iterator[str]:
 def kept_until_collected(world: World) -> Iterator[str]:
     """What was confirmed as left is in the store, unless who has K let it be deleted, or its time is over."""
     confirmed: dict[tuple[str, str, bytes], int] = {}
-    for when, message in _sent(world):
-        if isinstance(message, ByeOk) and message.by is Role.MAILBOX and message.kept:
-            confirmed.setdefault((message.caller, message.callee, message.call), message.kept)
-        if isinstance(message, FetchResponse):
-            for grant in _deposits(world, message.caller, message.call):
+    for when, _, said in world.sent():
+        if isinstance(said, ByeOk) and said.by is Role.MAILBOX and said.kept:
+            confirmed.setdefault((said.caller, said.callee, said.call), said.kept)
+        if isinstance(said, FetchResponse):
+            for grant in _deposits(world, said.caller, said.call):
                 if EPOCH + int(when) > grant.not_after:
                     yield f"the key of a message was given out after its end: {grant.call}"
     messages, parts = _stored(world)
@@ -95,7 +94,7 @@ def gone(world: World) -> Iterator[str]:
         for grant in world.grants
         if grant.callee_key is None and world.now() > grant.not_after + GONE_WITHIN_S
     }
-    for _, message in _sent(world):
+    for _, _, message in world.sent():
         if isinstance(message, CollectedOk):
             ended.add((message.callee, call_key(message.caller, message.call)))
     for about in ended:
@@ -118,13 +117,6 @@ def messages_at_rest(world: World) -> Iterator[str]:
                 collecting = world.codec.decode(Key(name, Collecting), value)
                 if collecting.state is not CollectingState.DONE:
                     yield f"{member.name} is still {collecting.state} {collecting.session}"
-
-
-def _sent(world: World) -> Iterator[tuple[float, object]]:
-    """What honest parties have sent."""
-    for when, record in world.transmitted:
-        if record.topic != DEAD_LETTERS.name:
-            yield when, decode(record.value)
 
 
 def _stored(world: World) -> tuple[dict[tuple[str, str], StoredMessage], dict[tuple[str, str], int]]:

@@ -101,7 +101,7 @@ class Observer:
     """All that a mailbox has stored."""
     transcoder_octets: list[bytes] = field(default_factory=list)
     """All that a transcoder has stored."""
-    _serials: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    _serials: dict[tuple[str, str, bytes], int] = field(default_factory=dict)
 
     def drawing(self, random: Random) -> Random:
         """The same chance, noted."""
@@ -133,7 +133,7 @@ class Observer:
                 pass
 
     def _kms_put(self, name: str, value: bytes) -> None:
-        """Note what the KMS now holds: K of each device and message, K_e of each epoch, K_x of each key id."""
+        """What the KMS now holds: K of each device and message, K_e of each epoch, K_x of each key id."""
         if ":agreement:" in name:
             self._agreement(name.partition(":agreement:")[2], self.codec.decode(Key(name, Agreement), value))
         elif ":subscriber:" in name:
@@ -189,7 +189,7 @@ class Observer:
         if ":call:" in name:
             call = self.codec.decode(Key(name, UeCall), value)
             self._holds(host, call.key)
-            about = (host, call.session, call.run.n)
+            about = (host, call.session, call.nonce)  # a handset that restarts may be asked the same anew
             if call.notice_serial < self._serials.get(about, 0):
                 self.backwards.append(f"{host} has taken an old notice of {call.session} run {call.run.n}")
             self._serials[about] = call.notice_serial

@@ -13,7 +13,8 @@ from chaos.wire import Fuse
 if TYPE_CHECKING:
     from chaos.simulator import World
 
-TROUBLE_S: Final = 60.0  # how long the network and the crashes go on
+TROUBLE_S: Final = 60.0  # how long the network's trouble goes on
+_LAST_CRASH_S: Final = 10.0  # an idle process dies so long after it at the latest
 
 
 def plan_for(world: World) -> None:
@@ -29,6 +30,7 @@ def plan_for(world: World) -> None:
     for _ in range(world.faults.crashes):
         fuse = Fuse(plan.randint(1, 12), after=plan.random() < 0.5)
         world.at(plan.uniform(0.0, TROUBLE_S), partial(world.light, plan.choice(world.members), fuse))
+    world.at(TROUBLE_S + _LAST_CRASH_S, world.put_out_fuses)
     if world.faults.away:
         _messages(world, plan)
     if world.faults.conference:

@@ -60,7 +60,7 @@ class Member:
     crashed_at: list[float] = field(default_factory=list)
 
 
-def processes(world: World, answer_after_s: int | None) -> list[Member]:
+def processes(world: World, answer_after_s: Callable[[str], int | None]) -> list[Member]:
     """All of them, none started. Network functions that have nothing to do in this world are not there."""
     found = [_kms(world, "kms#1"), _kms(world, "kms#2")]
     found.append(Member("bsf", Party.BSF, BSF.name, Party.BSF, lambda _: Bsf(), world.network))
@@ -75,15 +75,13 @@ def processes(world: World, answer_after_s: int | None) -> list[Member]:
             "custodian", Party.CUSTODIAN, ORDERS.name, Party.CUSTODIAN, lambda _: Custodian(), world.network
         )
         found.append(custodian)
-    return [*found, *(_ue(world, device, answer_after_s) for device in world.devices)]
+    return [*found, *(_ue(world, device, answer_after_s(device.host)) for device in world.devices)]
 
 
 def _kms(world: World, name: str) -> Member:
     settings = KmsSettings(life_s=world.faults.life_s)
     make = world.cast.kms or (lambda: Kms(HARDENED, settings))
-    return Member(
-        name, Party.KMS, KMS.name, Party.KMS, lambda _: make(), world.network, world.cast.kms_loop
-    )
+    return Member(name, Party.KMS, KMS.name, Party.KMS, lambda _: make(), world.network, world.cast.kms_loop)
 
 
 def _cscf(world: World) -> Agent:

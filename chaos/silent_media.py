@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -101,6 +101,8 @@ class _Session:
 
     keys: Succession
     openings: list[tuple[Key, Opening]]
+    due: set[float] = field(default_factory=set)
+    """When something follows from its keys."""
 
 
 class SilentMedia:
@@ -245,7 +247,8 @@ class SilentMedia:
             self._spread(name)
         for key in session.keys.taken:
             for when in {key.speak_at, key.taken_until, key.not_after}:
-                if now < when < math.inf:
+                if now < when < math.inf and when not in session.due:
+                    session.due.add(when)
                     self._world.at(when, lambda: self._go_on(name, session))
 
     def _spread(self, name: str) -> None:

@@ -75,12 +75,12 @@ class World:
         cast: Cast | None = None,
         *,
         names: Sequence[str] = NAMES,
-        answer_after_s: int | None = 0,
+        answer_after_s: Callable[[str], int | None] = lambda _: 0,
         mailbox: bool = True,
         tamper: Callable[[Outbound], Outbound] | None = None,
     ) -> None:
-        """mailbox: whether call control knows of one. tamper: changes records on their way, for a test of one
-        thing."""
+        """answer_after_s: of the handset on a host; None: it declines. mailbox: whether call control knows of
+        one. tamper: changes records on their way, for a test of one thing."""
         self.seed = seed
         self.faults = Faults.drawn(seed) if faults is None else faults
         self.cast = cast = cast or Cast()
@@ -98,6 +98,9 @@ class World:
         self.broker = MemoryBroker(catalogue(list(names)))
         self.history: list[tuple[float, Inbound]] = []
         self.transmitted: list[tuple[float, Outbound]] = []
+        self._arrived: list[tuple[float, Inbound, Message]] = []
+        self._sent: list[tuple[float, Outbound, Message]] = []
+        self._sent_known = 0
         self.broker.on_append.append(self._appended)
         self.codec = draw_codec(self.random)
         self.network = MemoryStore()
@@ -172,7 +175,9 @@ class World:
 
     def tell_network(self, topic: Topic, key: str, message: Wire) -> None:
         """What an operator asks of an agent of the network."""
-        self.broker.append(Outbound(topic.name, shard_of(key) % topic.partitions, key.encode(), encode(message)))
+        self.broker.append(
+            Outbound(topic.name, shard_of(key) % topic.partitions, key.encode(), encode(message))
+        )
 
     def crash(self, member: Member, *, back_after_s: float) -> None:
         """A process dies, and comes back."""
@@ -195,6 +200,11 @@ class World:
     def light(self, member: Member, fuse: Fuse) -> None:
         """The party will die at one of its next operations."""
         member.fuse.left, member.fuse.after = fuse.left, fuse.after
+
+    def put_out_fuses(self) -> None:
+        """Who has not died by now lives on."""
+        for member in self.members:
+            member.fuse.left = None
 
     def run_until(self, end: float) -> None:
         """Let the world go on until then."""
@@ -219,7 +229,20 @@ class World:
 
     def messages(self) -> list[tuple[float, Inbound, Message]]:
         """All that arrived on the bus, decoded."""
-        return [(when, record, decode(record.value)) for when, record in self.history]
+        fresh = self.history[len(self._arrived) :]
+        self._arrived += ((when, record, decode(record.value)) for when, record in fresh)
+        return self._arrived
+
+    def sent(self) -> list[tuple[float, Outbound, Message]]:
+        """What honest parties have sent, decoded, but for what they have buried."""
+        fresh = self.transmitted[self._sent_known :]
+        self._sent_known = len(self.transmitted)
+        self._sent += (
+            (when, record, decode(record.value))
+            for when, record in fresh
+            if record.topic != DEAD_LETTERS.name
+        )
+        return self._sent
 
     # How it works.
 
@@ -322,9 +345,10 @@ class World:
 
     def _alarm_due(self, inbox: str, shard: int) -> None:
         for member in self.members:
-            if member.inbox == inbox and member.bus is not None:
-                if member.party is Party.UE or shard in member.bus.partitions():
-                    self.step_soon(member)
+            if member.inbox != inbox or member.bus is None:
+                continue
+            if member.party is Party.UE or shard in member.bus.partitions():
+                self.step_soon(member)
 
     def _transmit(self, record: Outbound) -> None:
         """One record on the network. Raises NoSuchTopic."""

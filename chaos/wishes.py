@@ -51,9 +51,7 @@ def leave(world: World, host: str, group: bytes) -> None:
 def remove(world: World, identity: str, group: bytes) -> None:
     """An operator puts somebody out of it."""
     assert world.focus is not None
-    wish = RemoveMember(
-        group=group, focus=world.focus.identity, member=identity, request=world.random(16)
-    )
+    wish = RemoveMember(group=group, focus=world.focus.identity, member=identity, request=world.random(16))
     world.tell_network(CONFERENCE, group.hex(), wish)
 
 
@@ -66,11 +64,10 @@ def end(world: World, group: bytes) -> None:
 
 def crash_focus(world: World, group: bytes, back_after_s: float) -> None:
     """The process that mixes it dies."""
-    [stored] = [value for name, value in world.network.items() if name == Conference.key_for(group).name] or [
-        None
-    ]
+    key = Conference.key_for(group)
+    stored = dict(world.network.items()).get(key.name)
     if stored is not None:
-        instance = world.codec.decode(Conference.key_for(group), stored).instance
+        instance = world.codec.decode(key, stored).instance
         for member in world.members:
             if member.instance == instance:
                 world.crash(member, back_after_s=back_after_s)

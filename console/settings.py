@@ -56,6 +56,8 @@ class Settings:
     """literal: the ten steps as first written; for the lab, with --lab."""
     deferred_days_max: Annotated[int, Meta(ge=0, le=KEEP_S_MAX // 86_400)] = 7
     """For so many days the KMS keeps the key of a message that was left, or less; 0: none may be left."""
+    removed_may_return: bool = False
+    """Whether the KMS lets who was put out of a conference join it again."""
     life_s: Annotated[int, Meta(ge=_LIFE_S_MIN, le=LIFE_S)] = LIFE_S
     """The KMS's keys of calls live so long; a call that goes on renews them before."""
     mailbox: str = ""

@@ -117,7 +117,14 @@ class BridgeEngine:
             packets_max=self._settings.packets_max,
             ssrcs=bridge.ssrcs,
         )
-        placed = Placed(line, leg, link, silence_s=self._settings.silence_s, on_event=self._on_event)
+        placed = Placed(
+            line,
+            leg,
+            link,
+            silence_s=self._settings.silence_s,
+            unheard_s=self._settings.unheard_s,
+            on_event=self._on_event,
+        )
         self._bridges[leg.bridge] = self._bridge_of[leg.session] = bridge
         bridge.join(placed)
 

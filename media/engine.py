@@ -64,6 +64,9 @@ class EngineSettings:
     silence_s: float = 10.0
     """Nothing authentic for so long is told once, as MediaSilent."""
 
+    unheard_s: float | None = None
+    """Likewise, before the peer is heard for the first time, or from a new address; None: the same."""
+
     heard_s_max: float = 600.0
     """So much of what is heard is kept for the sink: 16 KB a second."""
 
@@ -180,7 +183,14 @@ class Engine:
             heard_samples_max=self._heard_samples_max,
             packets_max=self._settings.packets_max,
         )
-        placed = Placed(line, leg, session.link, silence_s=self._settings.silence_s, on_event=self._on_event)
+        placed = Placed(
+            line,
+            leg,
+            session.link,
+            silence_s=self._settings.silence_s,
+            unheard_s=self._settings.unheard_s,
+            on_event=self._on_event,
+        )
         running = self._running[leg.session] = _Running(placed, session)
         running.task = loop.create_task(beat(lambda now: self._tick(running, now), PACKET_S))
         running.task.add_done_callback(tell_failure)

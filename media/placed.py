@@ -25,9 +25,17 @@ class Placed:
     """The line is taken from the beginning until `leave`. Times are the event loop's."""
 
     def __init__(
-        self, line: Line, leg: Leg, link: Link, *, silence_s: float, on_event: Callable[[MediaEvent], None]
+        self,
+        line: Line,
+        leg: Leg,
+        link: Link,
+        *,
+        silence_s: float,
+        unheard_s: float | None = None,
+        on_event: Callable[[MediaEvent], None],
     ) -> None:
-        """Raises LineBusy."""
+        """silence_s: how long nothing may come before it is told; unheard_s: likewise, of a peer that has not
+        been heard since it was opened or moved; None: the same. Raises LineBusy."""
         if line.session is not None:
             raise LineBusy(f"line {leg.line}")
         self.leg = leg  # the newest
@@ -35,6 +43,7 @@ class Placed:
         self.target: SocketAddress | None = None  # not known before it is resolved
         self._line = line
         self._silence_s = silence_s
+        self._unheard_s = silence_s if unheard_s is None else unheard_s
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._awaited_since = self._loop.time()
@@ -76,8 +85,11 @@ class Placed:
         if self._told_silent or self.leg.to_mailbox:  # which never says anything
             return
         heard_at = self.link.heard_at
-        since = max(self._awaited_since, 0.0 if heard_at is None else heard_at)
-        if now - since > self._silence_s:
+        if heard_at is None or heard_at < self._awaited_since:
+            is_silent = now - self._awaited_since > self._unheard_s
+        else:
+            is_silent = now - heard_at > self._silence_s
+        if is_silent:
             self._told_silent = True
             self._on_event(MediaSilent(self.leg.session))
 

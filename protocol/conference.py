@@ -6,8 +6,8 @@
     4  C   -> i    200 OK, or REKEY with grant_i
 
 The KMS decides who is in, and each grant names them. A change is enc("join", token_g), enc("leave", the
-sealed leave), enc("remove", ID) or enc("refresh"); token_c binds H of each, in their order. In the hardened
-profile only.
+sealed leave), enc("remove", ID), enc("absent", ID) or enc("refresh"); token_c binds H of each, in their
+order. In the hardened profile only.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ def leave_change(sealed: bytes) -> bytes:
 def remove_change(identity: str) -> bytes:
     """change of a removal."""
     return enc("remove", identity)
+
+
+def absent_change(identity: str) -> bytes:
+    """change of one who takes no epoch any more: out, and free to come back."""
+    return enc("absent", identity)
 
 
 # What a member asks, and the KMS judges. `run` is (C, n, ID-i, ID-C) with the member's suite.

@@ -32,6 +32,11 @@ PSK_OCTETS: Final = 32
 MASTER_KEY_OCTETS: Final = 32
 
 
+def host_of(identity: str) -> str:
+    """The host part of a public identity."""
+    return identity.partition("@")[2]
+
+
 class Suite(IntEnum):
     """The AEAD of a run's seals; both suites hash with SHA-256."""
 

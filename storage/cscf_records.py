@@ -24,6 +24,10 @@ class Registration(Record, frozen=True, kw_only=True):
 
     bindings: tuple[Binding, ...] = ()
 
+    def live(self, now: int) -> tuple[Binding, ...]:
+        """Those that have not ended."""
+        return tuple(binding for binding in self.bindings if now <= binding.not_after)
+
     @staticmethod
     def key_for(identity: str) -> Key[Registration]:
         """Found by public identity."""

@@ -41,6 +41,7 @@ class Attendee(Record, frozen=True, kw_only=True):
     since: int
     in_use: int = 0  # the last epoch that it says it has taken, from the process that mixes
     confirmed: bool = False  # it has taken one
+    awaited: int = 0  # since when it owes that it has taken an epoch, the last one or an earlier one
     put_out: bool = False  # by an operator
 
 
@@ -49,6 +50,7 @@ class ChangeKind(StrEnum):
 
     LEAVE = "leave"
     REMOVE = "remove"
+    ABSENT = "absent"
     JOIN = "join"
     REFRESH = "refresh"
 
@@ -118,7 +120,7 @@ class Conference(Record, frozen=True, kw_only=True):
 
 
 class Handed(Record, frozen=True, kw_only=True):
-    """The last grant for one member, as the KMS has sealed it."""
+    """The last grant for one member, as the KMS has sealed it, or so it seems: a focus cannot open it."""
 
     epoch: int
     grant: bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import ClassVar, Final
 
-from protocol.names import Owner, Permit, Suite
+from protocol.names import Owner, Permit, Suite, host_of
 from protocol.secret import Secret
 from protocol.sharding import SHARDS, call_key, string_in
 from storage.records import Key, Record, key_of
@@ -46,6 +46,10 @@ class Subscriber(Record, frozen=True, kw_only=True):
     revoked_at: int = 0  # the last time: it ends stored keys from before also when the key id has a new key
     serves: tuple[str, ...] = ()  # a network function's: hosts whose users it may serve (OR-14); none: all
     mixes: bool = True  # a focus's: it gets the epoch keys, and is on the roster
+
+    def may_serve(self, *users: str) -> bool:
+        """Whether policy lets this network function serve all of these identities (OR-14)."""
+        return not self.serves or all(host_of(user) in self.serves for user in users)
 
     @staticmethod
     def key_for(key_id: str) -> Key[Subscriber]:

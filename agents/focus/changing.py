@@ -20,6 +20,7 @@ from protocol.limits import CHANGES_MAX, EPOCH_S, OVERLAP_S
 from protocol.sealing import Random
 from storage.focus_records import Asked, Attendee, AttendeeState, ChangeKind, Wanted
 from topics.messages import (
+    AbsentChange,
     Change,
     ConferenceEvent,
     GroupRefusal,
@@ -43,9 +44,12 @@ REFRESH: Final = Wanted(kind=ChangeKind.REFRESH)
 
 def ask(turn: Turn, random: Random) -> None:
     """The KMS, for an epoch with what was gathered, who goes before who comes; unless it is being asked."""
+    if not turn.conference.asked and turn.conference.queue:
+        _ask_next(turn, random)
+
+
+def _ask_next(turn: Turn, random: Random) -> None:
     conference = turn.conference
-    if conference.asked or not conference.queue:
-        return
     first = sorted(conference.queue, key=lambda wanted: wanted.kind is ChangeKind.JOIN)
     chosen: list[Wanted] = []
     octets = 0
@@ -134,6 +138,28 @@ def refused(turn: Turn, refusal: GroupRefusal, random: Random) -> None:
         turn.report(ConferenceEvent.REFUSED, code=refusal.code)
 
 
+def removal(identity: str) -> Wanted:
+    """An operator's word: it names no call, since it is of each device of this identity."""
+    return Wanted(kind=ChangeKind.REMOVE, member=identity)
+
+
+def _ask_anew(turn: Turn, changes: tuple[Wanted, ...], random: Random) -> None:
+    """Under another token_c, together with what was gathered meanwhile: who has left since does not wait for
+    joins that were refused. Who is not to come any more is not asked for again."""
+    for wanted in changes:
+        attendee = turn.find(wanted.member, wanted.call)
+        if wanted.kind is ChangeKind.JOIN and attendee is not None and attendee.put_out:
+            turn.refuse_join(attendee, RefusalCode.NOT_PERMITTED)
+    still = tuple(
+        wanted
+        for wanted in changes
+        if wanted.kind is not ChangeKind.JOIN or turn.find(wanted.member, wanted.call) is not None
+    )
+    gathered = tuple(wanted for wanted in turn.conference.queue if wanted not in still)
+    turn.change(queue=(*still, *gathered) or (REFRESH,))
+    _ask_next(turn, random)
+
+
 def _ask_for(turn: Turn, changes: tuple[Wanted, ...], random: Random) -> None:
     epoch, nonce = turn.conference.next_epoch, random(16)
     token_c = seal_focus_token(
@@ -162,12 +188,14 @@ def _change_of(wanted: Wanted) -> Change:
             return LeaveChange(wanted.member, wanted.key_id, wanted.epoch, wanted.sealed)
         case ChangeKind.REMOVE:
             return RemoveChange(wanted.member)
+        case ChangeKind.ABSENT:
+            return AbsentChange(wanted.member)
         case ChangeKind.REFRESH:
             return RefreshChange()
 
 
 def _without(turn: Turn, asked: Asked, bad: Wanted, code: RefusalCode, random: Random) -> None:
-    """The KMS will not have this change: the rest is asked for again."""
+    """The KMS will not have this change: the rest is asked for again, after who goes by now."""
     rest = tuple(each for each in asked.changes if each != bad)
     attendee = turn.find(bad.member, bad.call)
     if bad.kind is ChangeKind.JOIN:
@@ -178,11 +206,10 @@ def _without(turn: Turn, asked: Asked, bad: Wanted, code: RefusalCode, random: R
     else:
         turn.report(ConferenceEvent.REFUSED, member=bad.member, code=code)
         needed = True  # the next roster tells whether it is in
-    if rest or needed:
-        _ask_for(turn, rest or (REFRESH,), random)
-        return
-    turn.change(asked=())
-    ask(turn, random)
+    if rest or needed or turn.conference.queue:
+        _ask_anew(turn, rest, random)
+    else:
+        turn.change(asked=())
 
 
 def _refused_whole(turn: Turn, asked: Asked, code: RefusalCode, random: Random) -> None:
@@ -190,10 +217,10 @@ def _refused_whole(turn: Turn, asked: Asked, code: RefusalCode, random: Random) 
         return
     turn.report(ConferenceEvent.REFUSED, code=code)
     if code is RefusalCode.STALE:
-        _ask_for(turn, asked.changes, random)
+        _ask_anew(turn, asked.changes, random)
     elif code in {RefusalCode.REPLAY, RefusalCode.EXPIRED}:  # the KMS has made this epoch, and it is lost
         turn.change(asked=(), next_epoch=asked.epoch + 1, missed=True)
-        _ask_for(turn, asked.changes, random)
+        _ask_anew(turn, asked.changes, random)
     else:
         end(turn, f"kms: {code}")
 
@@ -223,10 +250,13 @@ def _take(turn: Turn, asked: Asked, grant: FocusGrant) -> None:
             if each.state is AttendeeState.ASKING and not _is_queued(turn, each)
         }
     replaced = _place(turn, joined, frozenset(grant.roster))
+    _miss(turn)
     gone = bool(replaced or set(before.roster) - set(grant.roster))
     for attendee in turn.conference.members:
         if attendee.state is not AttendeeState.IN:
             continue
+        if attendee.in_use == before.epoch:
+            attendee = turn.alter(attendee, awaited=turn.now)  # noqa: PLW2901
         if attendee.line is None:  # there was none when it was taken over
             turn.open(turn.alter(attendee, line=turn.take_line(turn.session(attendee))))
         elif (attendee.identity, attendee.call) in joined:
@@ -250,7 +280,7 @@ def _take(turn: Turn, asked: Asked, grant: FocusGrant) -> None:
 
 def _place(turn: Turn, joined: set[tuple[str, bytes]], roster: frozenset[str]) -> bool:
     """By the roster: who is in, who is not. joined: whose joins this epoch was asked with. Returns whether a
-    device has taken another one's place."""
+    device has taken another one's place, or its own again."""
     replaced = False
     for attendee in turn.conference.members:
         name = (attendee.identity, attendee.call)
@@ -263,7 +293,7 @@ def _place(turn: Turn, joined: set[tuple[str, bytes]], roster: frozenset[str]) -
                 elif attendee.put_out:
                     _put_out_at_once(turn, attendee)
                 else:
-                    turn.alter(attendee, state=AttendeeState.IN)
+                    turn.alter(attendee, state=AttendeeState.IN, awaited=turn.now)
             case AttendeeState.ASKING:
                 pass
             case AttendeeState.IN if newer:
@@ -274,7 +304,10 @@ def _place(turn: Turn, joined: set[tuple[str, bytes]], roster: frozenset[str]) -
                 turn.drop(attendee)
                 turn.put_out(attendee, "key-ended")
             case AttendeeState.GOING if newer or not on_roster:
+                replaced = replaced or newer
                 turn.drop(attendee)
+            case AttendeeState.GOING if attendee.put_out:
+                turn.want(removal(attendee.identity))
             case AttendeeState.GOING if not _is_queued(turn, attendee):
                 _back_in(turn, attendee)
             case _:
@@ -286,13 +319,21 @@ def _put_out_at_once(turn: Turn, attendee: Attendee) -> None:
     """An operator has put it out while the KMS let it in."""
     turn.close(attendee)
     turn.alter(attendee, state=AttendeeState.GOING, line=None)
-    turn.want(Wanted(kind=ChangeKind.REMOVE, member=attendee.identity, call=attendee.call))
+    turn.want(removal(attendee.identity))
+
+
+def _miss(turn: Turn) -> None:
+    """The KMS counts in who is not here: nobody waits for that grant."""
+    here = {turn.conference.focus, *(each.identity for each in turn.conference.members)}
+    for identity in turn.conference.roster:
+        if identity not in here:
+            turn.want(Wanted(kind=ChangeKind.ABSENT, member=identity))
 
 
 def _back_in(turn: Turn, attendee: Attendee) -> None:
     """Its leave was not its own: it is in still."""
     line = turn.take_line(turn.session(attendee))
-    turn.alter(attendee, state=AttendeeState.IN, line=line, in_use=0)
+    turn.alter(attendee, state=AttendeeState.IN, line=line, in_use=0, awaited=turn.now)
 
 
 def _is_queued(turn: Turn, attendee: Attendee) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from agents.decision import Put
-from agents.focus.changing import request_of
+from agents.focus.changing import removal, request_of
 from agents.focus.turn import REPEAT_S, Turn, again_after_s, contact_of
 from protocol.checks import RefusalCode
 from protocol.description import BodyMalformed, NothingInCommon, answer_to, read_description
@@ -36,9 +36,12 @@ from topics.messages import (
     PutOut,
     Rekey,
     RemoveMember,
+    named_group,
 )
 
 NOT_IN: Final = "not-in"
+PUT_OUT: Final = "put-out"  # by an operator
+_IN_VAIN: Final = 4  # so often a grant is sent before it is taken for a wrong one
 
 
 def join(turn: Turn, message: Join, handed: Handed | None) -> None:
@@ -58,9 +61,14 @@ def join(turn: Turn, message: Join, handed: Handed | None) -> None:
         return _refuse(turn, message, RefusalCode.UNSUPPORTED)
     if message.run != 0:
         return _refuse(turn, message, RefusalCode.NOT_FOUND)
-    members = turn.conference.members
+    members, asks = turn.conference.members, (message.member, message.sender)
     if any(each.put_out for each in members if each.identity == message.member):
         return _refuse(turn, message, RefusalCode.NOT_PERMITTED)
+    for each in members:  # a device asks for one place at a time
+        if each.state is AttendeeState.ASKING and (each.identity, contact_of(each)) == asks:
+            if not _is_gathered(turn, each):
+                return None  # the KMS has it; what is repeated until then comes again
+            turn.drop(each)
     here = {each.identity for each in members if each.state is not AttendeeState.GOING}
     if len(here - {message.member}) >= turn.settings.members_max:
         return _refuse(turn, message, RefusalCode.TOO_MANY)
@@ -76,6 +84,7 @@ def join(turn: Turn, message: Join, handed: Handed | None) -> None:
         media=message.media,
         line=None,
         since=turn.now,
+        awaited=turn.now,
     )
     line = turn.take_line(turn.session(asking))
     if line is None:
@@ -94,31 +103,34 @@ def join(turn: Turn, message: Join, handed: Handed | None) -> None:
     return None
 
 
-def hand_over(turn: Turn, message: GroupGrant) -> None:
-    """grant_i, for whom it is; kept, so that it can be sent once more."""
+def hand_over(turn: Turn, message: GroupGrant, before: Handed | None) -> None:
+    """grant_i, for whom it is; kept, so that it can be sent once more. before: the one kept so far."""
     conference = turn.conference
     member = turn.inside(message.member)
     if member is None or message.epoch != conference.epoch or member.identity not in conference.roster:
         return
-    handed = Handed(epoch=message.epoch, grant=message.grant)
+    repeats = before.repeats if before is not None and before.epoch == message.epoch else 0
+    handed = Handed(epoch=message.epoch, grant=message.grant, repeats=repeats)
     turn.put(Put(Handed.key_for(conference.group, member.identity), handed, turn.now + LIFE_S))
     if member.in_use != message.epoch:
         _hand_over(turn, member, handed)
 
 
 def hand_over_again(turn: Turn, identity: str, handed: Handed | None) -> None:
-    """A RekeyAlarm: it has not said that it uses the epoch. A grant that did not come is asked for again."""
+    """A RekeyAlarm: it has not said that it uses the epoch. A grant that did not come is asked for again; so
+    is one that was sent in vain a few times, which may be no grant."""
     conference = turn.conference
     member = turn.inside(identity)
     if member is None or member.in_use == conference.epoch:
         return
-    repeats = 0
+    repeats, needed = 0, True
     if handed is not None and handed.epoch == conference.epoch:
         _hand_over(turn, member, handed)
         repeats = handed.repeats + 1
+        needed = repeats % _IN_VAIN == 0
         again = msgspec.structs.replace(handed, repeats=repeats)
         turn.put(Put(Handed.key_for(conference.group, identity), again, turn.now + LIFE_S))
-    elif conference.taken is not None and turn.now >= conference.again_at + REPEAT_S:
+    if needed and conference.taken is not None and turn.now >= conference.again_at + REPEAT_S:
         turn.change(again_at=turn.now)
         turn.ask_kms(request_of(turn, conference.taken))
     turn.look_at(identity, turn.now + again_after_s(repeats))
@@ -172,36 +184,39 @@ def leave(turn: Turn, message: Leave) -> None:
 
 def leave_ok(message: Leave) -> LeaveOk:
     """The answer to a LEAVE, also where there is nobody to leave."""
-    about: dict[str, Any] = {"group": message.group, "focus": message.focus}
+    about = named_group(message)
     return LeaveOk(call=message.call, member=message.member, to=message.sender.device, **about)
 
 
 def remove(turn: Turn, message: RemoveMember) -> None:
-    """An operator puts an identity out, whichever of its devices are in or want to be."""
+    """An operator puts an identity out, whichever of its devices are in, want to be, or are on their way out.
+    The KMS hears of it in each case: it alone can keep who was put out from coming back."""
     found = [each for each in turn.conference.members if each.identity == message.member]
     for attendee in found:
         match attendee.state:
             case AttendeeState.IN:
-                gone = _go(turn, attendee)
-                turn.alter(gone, put_out=True)
-                turn.put_out(attendee, "put-out")
-                wanted = Wanted(kind=ChangeKind.REMOVE, member=attendee.identity, call=attendee.call)
-                turn.want(wanted)
-            case AttendeeState.ASKING if any(_is_for(each, attendee) for each in turn.conference.queue):
+                put_out(turn, attendee, PUT_OUT, barred=True)
+            case AttendeeState.ASKING if _is_gathered(turn, attendee):
                 turn.refuse_join(attendee, RefusalCode.NOT_PERMITTED)
-            case AttendeeState.ASKING:  # the KMS is being asked just now
+            case AttendeeState.ASKING | AttendeeState.GOING:  # the KMS may be asked just now
                 turn.alter(attendee, put_out=True)
-            case AttendeeState.GOING:
-                pass
-    if not found and message.member in turn.conference.roster:  # the KMS counts in who is not here
-        turn.want(Wanted(kind=ChangeKind.REMOVE, member=message.member))
-    elif not found:
+    if found or message.member in turn.conference.roster:  # the KMS may count in who is not here
+        turn.want(removal(message.member))
+    else:
         turn.report(
             ConferenceEvent.REFUSED,
             member=message.member,
             code=RefusalCode.NOT_FOUND,
             request=message.request,
         )
+
+
+def put_out(turn: Turn, member: Attendee, reason: str, *, barred: bool) -> None:
+    """It is in no more, and hears so; barred: nor is it to come back."""
+    gone = turn.alter(_go(turn, member), put_out=barred)
+    turn.put_out(member, reason)
+    absent = Wanted(kind=ChangeKind.ABSENT, member=gone.identity, call=gone.call)
+    turn.want(removal(gone.identity) if barred else absent)
 
 
 def _go(turn: Turn, member: Attendee) -> Attendee:
@@ -227,8 +242,10 @@ def _hand_over(turn: Turn, member: Attendee, handed: Handed) -> None:
     turn.say(contact, Rekey(**about) if member.confirmed else Joined(answer=member.answer, **about))
 
 
-def _is_for(wanted: Wanted, attendee: Attendee) -> bool:
-    return (wanted.member, wanted.call) == (attendee.identity, attendee.call)
+def _is_gathered(turn: Turn, attendee: Attendee) -> bool:
+    """The KMS has not been asked for it yet."""
+    name = (attendee.identity, attendee.call)
+    return any((wanted.member, wanted.call) == name for wanted in turn.conference.queue)
 
 
 def _refuse(turn: Turn, message: Join, code: RefusalCode) -> None:
@@ -238,5 +255,5 @@ def _refuse(turn: Turn, message: Join, code: RefusalCode) -> None:
 
 def join_refused(message: Join, code: RefusalCode) -> JoinRefused:
     """The answer to a JOIN that leads nowhere."""
-    about: dict[str, Any] = {"group": message.group, "focus": message.focus}
+    about = named_group(message)
     return JoinRefused(call=message.call, member=message.member, code=code, to=message.sender.device, **about)

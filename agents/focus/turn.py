@@ -154,9 +154,10 @@ class Turn:
         )
 
     def want(self, wanted: Wanted) -> None:
-        """One more change for the next epoch, which is asked for soon."""
-        if wanted.kind is not ChangeKind.REFRESH or not self.conference.queue:
-            self.change(queue=(*self.conference.queue, wanted))
+        """One more change for the next epoch, which is asked for soon; none that is wanted already."""
+        queue = self.conference.queue
+        if wanted not in queue and (wanted.kind is not ChangeKind.REFRESH or not queue):
+            self.change(queue=(*queue, wanted))
         if not self.conference.asked:
             self.soon()
 

@@ -33,7 +33,7 @@ from protocol.deferred import (
 from protocol.encoding import digest, enc
 from protocol.evidence import FetchGrant, FetchToken, Holder, MailboxGrant, MailboxToken, Receipt, Token
 from protocol.limits import KEEP_S_MAX, SKEW_S
-from protocol.names import MASTER_KEY_OCTETS, Kind, Permit, Role
+from protocol.names import MASTER_KEY_OCTETS, Kind, Permit, Role, host_of
 from protocol.sealing import Random
 from protocol.secret import Secret
 from storage.kms_records import AgreedRun, Agreement, Deposited, Subscriber
@@ -107,7 +107,7 @@ def _judge(hearing: Hearing, message: Deposit, random: Random) -> _Judged:
     if Permit.DEFERRED not in token_a.permits:  # OR-13
         raise Refused(Check.OR_13, RefusalCode.NOT_PERMITTED)
     days = hearing.settings.deferred_days_max
-    if days == 0 or _host(message.mailbox) != _host(run.callee):  # OR-14
+    if days == 0 or host_of(message.mailbox) != host_of(run.callee):  # OR-14
         raise Refused(Check.OR_14, RefusalCode.NOT_PERMITTED)
 
     hearing.site(token_a.time, token_v.time)
@@ -172,10 +172,6 @@ def _deposit_response(hearing: Hearing, message: Deposit, judged: _Judged, rando
         receipt_v=seal_receipt(judged.mailbox, run, receipt, token_v=message.token_v, random=random),
         **clear(run),
     )
-
-
-def _host(identity: str) -> str:
-    return identity.partition("@")[2]
 
 
 def fetch(hearing: Hearing, message: Fetch, random: Random) -> Decision:

@@ -48,7 +48,8 @@ def epoch_ends(alarm: EpochEnds, records: Records, now: int) -> Decision:
 
 def withdraw(message: WithdrawMember, records: Records, now: int) -> Decision:
     """A key id that somebody has joined with, or the focus asks with, is revoked: so says its record, whoever
-    says so here. The key of the epoch is destroyed, and the focus asked to ask for the next one."""
+    says so here. The key of the epoch is destroyed, and the focus asked to ask for the next one; once more at
+    each repeat, until it has."""
     group = records.get(Group.key_for(message.focus, message.group))
     subscriber = records.get(Subscriber.key_for(message.key_id))
     if group is None or subscriber is None:
@@ -56,10 +57,10 @@ def withdraw(message: WithdrawMember, records: Records, now: int) -> Decision:
     gone = {
         member.identity
         for member in group.members
-        if member.key_id == message.key_id and not member.revoked and _lost(member, subscriber)
+        if member.key_id == message.key_id and (member.revoked or _lost(member, subscriber))
     }
-    of_focus = group.focus_key == message.key_id and subscriber.revoked
-    if not gone and not (of_focus and group.key is not None):
+    of_focus = group.focus_key == message.key_id and subscriber.revoked and now <= group.not_after
+    if not gone and not of_focus:
         return NOTHING
     members = tuple(
         msgspec.structs.replace(member, revoked=True) if member.identity in gone else member

@@ -1,7 +1,8 @@
 """A request before the KMS, as far as it has been judged: who asks, for what run, and how he is refused.
 
-Until the requester's own token has opened, a refusal counts against whoever sent the request, and is not
-sealed; from then on the request counts against key ids, and a refusal is sealed under the requester's key.
+The requester's own token is tried first. Where it does not open, the refusal counts against whoever the
+request says that it comes from, and is not sealed; from then on the request counts against key ids, and a
+refusal is sealed under the requester's key. So junk in somebody's name delays nothing that he has sealed.
 """
 
 from __future__ import annotations
@@ -75,13 +76,14 @@ class Hearing:
 
     @contextmanager
     def opening(self, sender: str) -> Iterator[None]:
-        """While the requester's token is tried: what is refused here counts against the sender."""
-        self.rates.admit(sender, self.settings.host_requests_per_s)  # OR-11
+        """While the requester's token is tried: what is refused here counts against the sender, who is only
+        what the message says. Raises Refused(OR-11) in place of what was wrong, if it is too often."""
         try:
             if self.run.suite not in self.settings.suites:  # OR-01
                 raise Refused(Check.OR_01, RefusalCode.UNSUPPORTED, "suite")
             yield
         except Refused:
+            self.rates.admit(sender, self.settings.host_requests_per_s)  # OR-11
             self.rates.count(sender)
             raise
 

@@ -21,19 +21,29 @@ from protocol.limits import MEMBERS_MAX, ROSTER_OCTETS_MAX, SEEN_S
 from protocol.names import Permit, Role, Run
 from protocol.sealing import down_key
 from storage.kms_records import Group, Member, Subscriber
-from topics.messages import Change, GroupRequest, JoinChange, LeaveChange, RefreshChange, RemoveChange
+from topics.messages import (
+    AbsentChange,
+    Change,
+    GroupRequest,
+    JoinChange,
+    LeaveChange,
+    RefreshChange,
+    RemoveChange,
+)
+
+_BARRED_MAX: Final = 1_024  # identities that were put out of one conference without having been in
 
 
 class Membership:
     """Those who are in, while changes are made; whose key id has ended or was revoked is in no more."""
 
     def __init__(
-        self, hearing: Hearing, request: GroupRequest, group: Group | None, serves: Subscriber
+        self, hearing: Hearing, request: GroupRequest, group: Group | None, focus: Subscriber
     ) -> None:
-        """group: at its last epoch; None: it has had none. serves: what is known of the focus."""
+        """group: at its last epoch; None: it has had none. focus: what is known of it."""
         self._hearing: Final = hearing
         self._request: Final = request
-        self._serves: Final = serves
+        self._focus: Final = focus
         stay = [each for each in group.members if not self._ended(each)] if group else []
         self.members: dict[str, Member] = {each.identity: each for each in stay}
         self.removed: set[str] = set(group.removed) if group else set()
@@ -46,12 +56,19 @@ class Membership:
                 self._join(change)
             case LeaveChange():
                 self._leave(change)
-            case RemoveChange():
-                self._member(change.member)
-                del self.members[change.member]
-                self.removed.add(change.member)
+            case RemoveChange():  # also who has just left, or is not in yet: he is not to come
+                self._bar(change.member)
+            case AbsentChange():  # the focus's word alone: it costs what not handing over a grant would
+                self.members.pop(change.member, None)
             case RefreshChange():
                 pass
+
+    def _bar(self, identity: str) -> None:
+        known = identity in self.members or identity in self.removed
+        if not known and len(self.removed) >= _BARRED_MAX:  # OR-11
+            raise Refused(Check.OR_11, RefusalCode.TOO_MANY)
+        self.members.pop(identity, None)
+        self.removed.add(identity)
 
     def _ended(self, member: Member) -> bool:
         return member.revoked or self._hearing.now > member.not_after
@@ -73,7 +90,7 @@ class Membership:
             raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
         if Permit.CONFERENCE not in token.permits:  # OR-13
             raise Refused(Check.OR_13, RefusalCode.NOT_PERMITTED)
-        if self._serves.serves and _host(run.caller) not in self._serves.serves:  # OR-14
+        if not self._focus.may_serve(run.caller):  # OR-14
             raise Refused(Check.OR_14, RefusalCode.NOT_PERMITTED)
         if run.caller in self.removed and not hearing.settings.removed_may_return:  # OR-14
             raise Refused(Check.OR_14, RefusalCode.NOT_PERMITTED)
@@ -101,29 +118,23 @@ class Membership:
         )
 
     def _leave(self, change: LeaveChange) -> None:
-        member = self._member(change.member)
+        member = self.members.get(change.member)
+        if member is None:  # OR-15
+            raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
         if member.key_id != change.member_key:  # OR-15: another device of this identity is in
             raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
         if not member.joined <= change.epoch < self._request.epoch:  # OR-15: any epoch since it joined
             raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
-        holder, _ = self._hearing.holder(member.key_id, member.identity, Role.MEMBER)
-        open_leave(
-            holder,
-            member.suite,
-            self._request.group,
-            change.epoch,
-            member.identity,
-            change.sealed,
-            nonce=member.nonce,
-        )  # OR-05, OR-07
+        subscriber = self._hearing.records.get(Subscriber.key_for(member.key_id))
+        if subscriber is None or not subscriber.revoked:  # else it is in no more, whoever says so
+            holder, _ = self._hearing.holder(member.key_id, member.identity, Role.MEMBER)
+            open_leave(
+                holder,
+                member.suite,
+                self._request.group,
+                change.epoch,
+                member.identity,
+                change.sealed,
+                nonce=member.nonce,
+            )  # OR-05, OR-07
         del self.members[member.identity]
-
-    def _member(self, identity: str) -> Member:
-        member = self.members.get(identity)
-        if member is None:  # OR-15
-            raise Refused(Check.OR_15, RefusalCode.NOT_FOUND)
-        return member
-
-
-def _host(identity: str) -> str:
-    return identity.partition("@")[2]

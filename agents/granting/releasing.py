@@ -32,7 +32,7 @@ from protocol.transcoding import (
     seal_leg_grant,
     seal_notice,
 )
-from storage.kms_records import AgreedRun, Agreement, Fork, Released, Subscriber
+from storage.kms_records import AgreedRun, Agreement, Fork, Released
 from topics.catalogue import TRANSCODER
 from topics.messages import Audit, AuditEvent, Release, ReleaseResponse, clear
 
@@ -95,7 +95,7 @@ def _judge(hearing: Hearing, message: Release) -> _Judged:
     if len({run.caller, run.callee, message.transcoder}) < 3:  # OR-08
         raise Refused(Check.OR_08)
     compare_release(run, message.fork, message.transcoder, token_t, hearing.now)  # OR-07, OR-09
-    if not _serves(function, run.caller, run.callee):  # OR-14
+    if not function.may_serve(run.caller, run.callee):  # OR-14
         raise Refused(Check.OR_14, RefusalCode.NOT_PERMITTED)
     hearing.site(token_t.time)
     agreement, agreed, fork = _live(hearing, message.fork)
@@ -135,11 +135,6 @@ def _live(hearing: Hearing, name: bytes) -> tuple[Agreement, AgreedRun, Fork]:
     if fork.key is None or hearing.now > ends_at(agreed, fork):  # OR-15
         raise Refused(Check.OR_15, RefusalCode.EXPIRED)
     return agreement, agreed, fork
-
-
-def _serves(function: Subscriber, *users: str) -> bool:
-    """Whether policy lets a network function serve these users."""
-    return not function.serves or all(user.partition("@")[2] in function.serves for user in users)
 
 
 def _response(hearing: Hearing, message: Release, judged: _Judged, random: Random) -> ReleaseResponse:

@@ -18,23 +18,27 @@ from agents.decision import NOTHING, Decision, Put, Records, Wake, to_device
 from agents.granting.hearing import Hearing
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.encoding import digest, enc
+from protocol.evidence import Holder
 from protocol.limits import RING_S, SEEN_S, SKEW_S
 from protocol.names import Role
 from protocol.sealing import Random
 from protocol.sharding import call_key
-from storage.kms_records import AgreedRun, Agreement, Deposited, Fork
+from storage.kms_records import AgreedRun, Agreement, Deposited, Fork, Subscriber
 from topics.messages import Audit, AuditEvent, Settled, SettledOk, clear
 
 MAILBOX: Final = b""  # AgreedRun.settled of a run whose caller took the mailbox
 
 
-def settle(hearing: Hearing, settled: Settled, random: Random) -> Decision:
-    """SETTLED: the caller says whose answer it took; the first one counts."""
-    run = hearing.run
+def settle(hearing: Hearing, settled: Settled, random: Random) -> tuple[Decision, AgreedRun | None]:
+    """SETTLED: the caller says whose answer it took; the first one counts. Returns the run as well, if these
+    are the caller's own words, whatever becomes of them."""
+    run, said = hearing.run, None
     try:
-        agreement, agreed = _settled(hearing, settled)
+        said = _said(hearing, settled)
+        agreement, agreed = _settled(hearing, settled, *said)
     except Refused as refused:
-        return hearing.refuse(refused, random, to=settled.sender, named={"caller_key": settled.caller_key})
+        named = {"caller_key": settled.caller_key}
+        return hearing.refuse(refused, random, to=settled.sender, named=named), said and said[1]
     noted = Audit(
         id=digest(enc("settled", *run.clear)),
         event=AuditEvent.SETTLED,
@@ -46,21 +50,34 @@ def settle(hearing: Hearing, settled: Settled, random: Random) -> Decision:
     )
     answer = to_device(settled.sender, SettledOk(to=settled.sender.device, **clear(run)))
     kept = keep(run.caller, run.call, with_run(agreement, agreed), hearing.now)
-    return kept + Decision(audit=(noted,), sends=(answer,))
+    return kept + Decision(puts=hearing.rates.puts(), audit=(noted,), sends=(answer,)), agreed
 
 
-def _settled(hearing: Hearing, settled: Settled) -> tuple[Agreement, AgreedRun]:
-    """What was granted of this call; and of this run, without the losers' keys. Raises Refused."""
-    run = hearing.run
-    agreement = hearing.records.get(Agreement.key_for(run.caller, run.call)) or Agreement()
-    agreed = next((known for known in agreement.runs if known.n == run.n), None)
-    caller, _ = hearing.holder(settled.caller_key, run.caller, Role.CALLER)
-    if agreed is None or agreed.caller_key != caller.key_id or agreed.callee != run.callee:  # OR-17
-        raise Refused(Check.OR_17, RefusalCode.NOT_FOUND)
-    body = hearing.profile.open_settled(caller, run, settled.sealed, token_a_hash=agreed.token_a_hash)
-    if (body.call, body.n, body.nonce) != (run.call, run.n, agreed.nonce_a):  # OR-17
-        raise Refused(Check.OR_17)
-    winner = MAILBOX if body.fork is None else body.fork
+def _said(hearing: Hearing, settled: Settled) -> tuple[Agreement, AgreedRun, bytes]:
+    """What was granted of this call and of this run, and whose answer the caller says that it took. Whether
+    its key id is still good is not looked at here. Raises Refused."""
+    run, records = hearing.run, hearing.records
+    with hearing.opening(f"host {settled.sender.host}"):
+        subscriber = records.get(Subscriber.key_for(settled.caller_key))
+        if subscriber is None:  # OR-02
+            raise Refused(Check.OR_02)
+        agreement = records.get(Agreement.key_for(run.caller, run.call)) or Agreement()
+        agreed = next((known for known in agreement.runs if known.n == run.n), None)
+        caller = Holder(Role.CALLER, settled.caller_key, subscriber.key)
+        if agreed is None or agreed.caller_key != caller.key_id or agreed.callee != run.callee:  # OR-17
+            raise Refused(Check.OR_17, RefusalCode.NOT_FOUND)
+        body = hearing.profile.open_settled(caller, run, settled.sealed, token_a_hash=agreed.token_a_hash)
+        if (body.call, body.n, body.nonce) != (run.call, run.n, agreed.nonce_a):  # OR-17
+            raise Refused(Check.OR_17)
+    hearing.count(caller)
+    return agreement, agreed, MAILBOX if body.fork is None else body.fork
+
+
+def _settled(
+    hearing: Hearing, settled: Settled, agreement: Agreement, agreed: AgreedRun, winner: bytes
+) -> tuple[Agreement, AgreedRun]:
+    """The same, the run without the losers' keys. Raises Refused."""
+    hearing.holder(settled.caller_key, hearing.run.caller, Role.CALLER)
     if winner not in {_name(made) for made in made_in(agreed)}:  # OR-17
         raise Refused(Check.OR_17)
     if agreed.settled not in {None, winner}:  # OR-17
@@ -106,7 +123,8 @@ def _ends(agreement: Agreement) -> list[int]:
 
 
 def _seen_until(agreed: AgreedRun) -> int:
-    return max(made.granted for made in made_in(agreed)) + SEEN_S + SKEW_S
+    """How long the run is remembered: its tokens, and that its ends are to be told that it was withdrawn."""
+    return max(max(made.granted, made.withdrawn) for made in made_in(agreed)) + SEEN_S + SKEW_S
 
 
 def _remembered(runs: tuple[AgreedRun, ...], now: int) -> tuple[AgreedRun, ...]:

@@ -4,7 +4,8 @@
     KMS -> CSCF -> A, B  NOTICE    C, n, F, ID-A, ID-B, ID-T, kind, notice_x
 
 What was revoked the records say; WITHDRAW only says where to look, and who forges one changes nothing. A
-repeat gets the same notices with the same serials, so that a handset takes them once.
+repeat gets the same notices with the same serials, so that a handset takes them once: the bus repeats what a
+crash has kept from being done, and a run that was withdrawn is remembered for it.
 """
 
 from __future__ import annotations
@@ -57,15 +58,13 @@ def withdraw(message: Withdraw, records: Records, now: int, random: Random) -> D
     return keep(caller, call, msgspec.structs.replace(agreement, runs=runs), now) + told
 
 
-def settled_too_late(message: Settled, records: Records, random: Random) -> Decision:
-    """The caller has taken an answer of which the key was destroyed: perhaps neither end could hear of it
-    then, since it was on its way."""
-    agreement = records.get(Agreement.key_for(message.caller, message.call)) or Agreement()
+def settled_too_late(settled: Settled, agreed: AgreedRun, random: Random) -> Decision:
+    """The caller itself says that it has taken an answer. Perhaps the key was destroyed when that was on its
+    way, and neither end could hear of it."""
     told = NOTHING
-    for agreed in agreement.runs:
-        for made in made_in(agreed):
-            if agreed.n == message.run and made.withdrawn:
-                told += _tell(message.caller, message.call, agreed, made, NoticeKind.END, random)
+    for made in made_in(agreed):
+        if made.withdrawn:
+            told += _tell(settled.caller, settled.call, agreed, made, NoticeKind.END, random)
     return told
 
 

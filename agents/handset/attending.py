@@ -9,7 +9,8 @@
 
 What a member says goes by way of call control. It takes an epoch by its grant alone, and only one that is
 later than its last; where the focus listens is not protected, as no transport address is. Once it has left,
-or was put out, it has no K_e, and takes none: an epoch that still comes is answered by a LEAVE.
+or was put out, it has no K_e, and takes none: an epoch that still comes is answered by a LEAVE. Whose key id
+has ended while it was in joins anew under the one that its handset has by then, for the same wish.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 import msgspec
 
 from agents.alarms import AttendanceAlarm
-from agents.decision import NOTHING, Decision, Input, Put, Send
+from agents.decision import NOTHING, Decision, Input, Put, Send, Wake
 from agents.handset import registration
 from agents.handset.caller import DIALLED_KEPT
 from agents.handset.ue_attendance import (
@@ -40,7 +41,7 @@ from agents.handset.ue_attendance import (
     with_leave,
 )
 from agents.handset.ue_call import GIVE_UP_S, REPEAT_S, Terms, repeat_s, session_of, take_line
-from media.leg import MediaClosed, MediaSilent, MoveMedia, OpenMedia, RenewMedia
+from media.leg import CloseMedia, MediaClosed, MediaSilent, MoveMedia, OpenMedia, RenewMedia
 from protocol.checks import Check, RefusalCode, Refused
 from protocol.conference import seal_member_token
 from protocol.description import (
@@ -73,6 +74,8 @@ from topics.messages import (
 )
 
 NOT_IN: Final = "not-in"  # who wants to leave is not there
+KEY_ENDED: Final = "key-ended"  # a focus's word for one whose key id has ended
+_UNKNOWN: Final = frozenset({"absent", NOT_IN})  # the focus has not heard of it for long, or does not know it
 _OF_FOCUS: Final = (Joined, Rekey, JoinRefused, LeaveOk, PutOut)
 _LATER: Final = frozenset({RefusalCode.BUSY})  # a repeat may be answered
 
@@ -169,6 +172,8 @@ def take(
             denied = message.code is RefusalCode.DENIED  # the KMS may not hold our key
             again = registration.attach_again(terms.settings, handset, now, random) if denied else NOTHING
             return out(kept, attendance, message.code, now) + again
+        case PutOut() if _goes_on(attendance, handset, message.reason, now):
+            return _join_anew(terms, attendance, handset, kept, now, random)
         case PutOut():
             leaving = attendance.state is AttendanceState.LEAVING
             return out(kept, attendance, LEFT if leaving else (message.reason or "put-out"), now)
@@ -242,6 +247,37 @@ def _accept(joining: Attendance, answer: bytes) -> None:
         accept_answer(read_description(joining.offer), answer)
     except (BodyMalformed, NothingInCommon):  # OR-24
         raise Refused(Check.OR_24) from None
+
+
+def _goes_on(attendance: Attendance, handset: Handset, reason: str, now: int) -> bool:
+    """Whether it was put out for its key id alone, and has one that goes on. A hint that is not true costs a
+    join."""
+    key = handset.key
+    if attendance.state is not AttendanceState.IN or key is None or not key.attached or now > key.not_after:
+        return False
+    return reason == KEY_ENDED or (reason in _UNKNOWN and key.key_id != attendance.own_key_id)
+
+
+def _join_anew(
+    terms: Terms, before: Attendance, handset: Handset, kept: Kept, now: int, random: Random
+) -> Decision:
+    """The same wish, by another call: with a fresh token, on a line of its own."""
+    assert handset.key is not None
+    wish = JoinConference(
+        request=before.request, to=before.device, group=before.group, focus=before.focus, sound=before.sound
+    )
+    call = random(16)
+    session = session_of(handset.impi, handset.identity, call)
+    sessions = (kept.lines or Lines()).sessions
+    lines = Lines(sessions=tuple(session if user == before.session else user for user in sessions))
+    joining = _asking(terms, wish, handset, handset.key, session, call, now, random)
+    joining = msgspec.structs.replace(joining, line=before.line, epoch=before.epoch)
+    moved = Decision(
+        puts=(Put(Lines.key(), lines),),
+        wakes=(Wake(f"attendance {before.session}", "", None),),
+        media=(CloseMedia(before.session),),
+    )
+    return keep(kept, joining) + moved + say_join(terms, joining) + told(joining, ReportEvent.JOINING, now)
 
 
 def _rekeyed(terms: Terms, inside: Attendance, kept: Kept, message: Joined | Rekey, now: int) -> Decision:

@@ -2,7 +2,8 @@
 
 A caller goes CALLING, CALLED, UP, or LEAVING when a mailbox answers; a callee ASKING, ALERTING, ANSWERED, UP;
 both end through HANGING_UP or at once in ENDED. Repeats of messages that were dealt with are expected: they
-get the same answer.
+get the same answer. A renewal (renewing.py) is a call of its own in CALLING, ASKING or ANSWERED; a notice
+that ends its run is taken in each of them.
 """
 
 from __future__ import annotations

@@ -68,6 +68,22 @@ def take(
             return hanging_up.hang_up(terms, taken, lines, "revoked", now)
 
 
+def of_renewal(
+    terms: Terms, call: UeCall, renewal: UeCall | None, lines: Lines | None, notice: Notice, now: int
+) -> Decision:
+    """A notice of the run that is to take this one's place: its key was destroyed. The other end may speak
+    under it already, and the KMS goes on from no run that has ended: so the call ends as well."""
+    if renewal is None:
+        return NOTHING
+    try:
+        opened = _opened(msgspec.structs.replace(renewal, fork=call.fork), notice)
+        if opened.kind is not NoticeKind.END:  # OR-27: nothing flows under it yet
+            raise Refused(Check.OR_27, RefusalCode.NOT_PERMITTED)
+    except Refused as refused:
+        return report(renewal, ReportEvent.REFUSED, now, refused=refused)
+    return hanging_up.hang_up(terms, call, lines, "revoked", now)
+
+
 def no_legs(terms: Terms, call: UeCall, lines: Lines | None, message: NoLegs, now: int) -> Decision:
     """There will be no transcoder: a call without media ends."""
     if call.media_open or message.fork != call.fork or not needs_transcoder(call):

@@ -47,6 +47,7 @@ from topics.messages import (
     DeclineReason,
     Invite,
     KeyResponse,
+    Notice,
     OfRun,
     Ok,
     Refusal,
@@ -64,7 +65,7 @@ def concerns(call: UeCall, message: Input) -> bool:
             return message.session == renewal_of(call.session)
         case Invite() if call.role is Role.CALLEE and call.state is CallState.UP:
             return message.run != call.run.n
-        case Invite() | Ok() | Ack() | Decline() | KeyResponse() | Refusal():
+        case Invite() | Ok() | Ack() | Decline() | KeyResponse() | Refusal() | Notice():
             return message.run == call.renewing != 0
         case _:
             return False
@@ -175,6 +176,7 @@ def _takes_place(terms: Terms, call: UeCall, renewal: UeCall, now: int) -> UeCal
         byes=((call.run.n, proof),),
         transcoder=call.transcoder,
         media_open=call.media_open or not needs_transcoder(renewal),
+        leg_by=call.leg_by if needs_transcoder(renewal) else 0,  # a transcoder that was lost still is
     )
     return up_without_media(up, now)
 

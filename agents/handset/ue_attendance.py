@@ -134,7 +134,9 @@ def with_epoch(attendance: Attendance, grant: EpochGrant, message: Joined | Reke
 
 
 def leg_of(attendance: Attendance) -> Leg:
-    """Media under K_e: to the conference from this member, and from all who are on the roster."""
+    """Media under K_e, between this member and a focus that mixes: what it sends is the sum of the others. A
+    focus that only forwards, which section 8 allows, has no media here: nothing would take its packets apart
+    by who has sent them."""
     assert attendance.key is not None
     assert attendance.focus_media is not None
     chosen = read_description(attendance.answer)

@@ -7,7 +7,8 @@
 
 Lines are taken before the KMS is asked, so that nothing is released that could not be used. When none are
 free the ends hear it at once: their call's partition is this process's, so that no other would help, and a
-call without sound had better end.
+call without sound had better end. A KMS that does not answer for a later run is asked anew, with a fresh
+token, while the legs of the run before flow.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from agents.legs.transcoded_call import (
     no_legs,
     put_lines,
     repeated,
+    stay,
     take_lines,
     watch,
 )
@@ -77,7 +79,7 @@ def interposed(
         state = LegsState.RENEWING if legs.state in FLOWING else LegsState.ASKING
         kept = held(lines, legs.bridge, max(legs.until + SKEW_S, now + 2 * GIVE_UP_S))
         keeping = Decision(puts=(put_lines(settings, kept, now),))
-        return keeping + _ask(settings, msgspec.structs.replace(legs, state=state), now, random)
+        return keeping + ask(settings, msgspec.structs.replace(legs, state=state), now, random)
     asked = _with_lines(settings, legs, lines, now, random)
     return asked or end(settings, legs, lines, now) + no_legs(legs, RefusalCode.BUSY)
 
@@ -143,10 +145,10 @@ def _with_lines(
         until=0,
     )
     taking = Decision(puts=(put_lines(settings, taken[1], now),), media=close(before))
-    return taking + _ask(settings, asking, now, random)
+    return taking + stay(asking, bridge) + ask(settings, asking, now, random)
 
 
-def _ask(settings: TranscoderSettings, legs: Legs, now: int, random: Random) -> Decision:
+def ask(settings: TranscoderSettings, legs: Legs, now: int, random: Random) -> Decision:
     """RELEASE with a fresh token."""
     run, nonce = legs.run, random(16)
     token = TranscoderToken(

@@ -60,8 +60,8 @@ def granted(
     except Refused:
         return NOTHING
     if legs.state is LegsState.RUNNING:  # a repeat of what was dealt with
-        return Decision(media=_media(settings, legs, grant)) + say_notices(settings, legs)
-    until = min(grant.not_after, now + grant.not_after - grant.now)
+        return Decision(media=_media(settings, legs, grant, legs.until - now)) + say_notices(settings, legs)
+    until = min(grant.not_after, now + grant.not_after - grant.now)  # by whichever clock ends first
     running = msgspec.structs.replace(
         legs,
         state=LegsState.RUNNING,
@@ -75,7 +75,7 @@ def granted(
     in_use = put_lines(settings, held(lines, legs.bridge, until + SKEW_S), now)
     return (
         keep(running, now)
-        + Decision(puts=(in_use,), media=_media(settings, legs, grant))
+        + Decision(puts=(in_use,), media=_media(settings, legs, grant, until - now))
         + say_notices(settings, running)
     )
 
@@ -109,14 +109,15 @@ def say_notices(settings: TranscoderSettings, legs: Legs) -> Decision:
     return told
 
 
-def _media(settings: TranscoderSettings, legs: Legs, grant: LegGrant) -> tuple[OpenMedia | RenewMedia, ...]:
+def _media(
+    settings: TranscoderSettings, legs: Legs, grant: LegGrant, lifetime_s: int
+) -> tuple[OpenMedia | RenewMedia, ...]:
     """Towards A this is the answering side, towards B the offering one."""
     codecs = codecs_of(settings, legs.offer, legs.answer)
     assert codecs is not None
     assert legs.media_a is not None
     assert legs.media_b is not None
     chosen, run = read_description(legs.answer), legs.run
-    lifetime_s = min(LIFE_S, grant.not_after - grant.now)
     made: list[OpenMedia | RenewMedia] = []
     for side, root, codec, line, remote, address, flow in (
         (Role.CALLER, grant.leg_a, codecs[0], legs.lines[0], run.caller, legs.media_a, chosen.flow),
@@ -134,7 +135,7 @@ def _media(settings: TranscoderSettings, legs: Legs, grant: LegGrant) -> tuple[O
             media_line=_MEDIA_LINE,
             n=run.n,
             flow=flow,
-            lifetime_s=lifetime_s,
+            lifetime_s=min(LIFE_S, lifetime_s),
             bridge=legs.bridge,
         )
         made.append(OpenMedia(leg) if legs.state is LegsState.ASKING else RenewMedia(leg))

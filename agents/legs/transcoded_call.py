@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agents.alarms import LegsAlarm
+from agents.alarms import LegsAlarm, StillBetween
 from agents.decision import Decision, Put, Send, Wake
 from media.leg import CloseMedia
 from protocol.checks import RefusalCode
@@ -25,6 +25,7 @@ from topics.messages import NoLegs, OfRun, clear
 REPEAT_S: Final = 2  # what may be lost is sent again after so long, then after 4, 8 and 16 s
 GIVE_UP_S: Final = 32  # and no longer than this
 WATCH_S: Final = 2  # an instance looks so often whether a call of its partitions is another's
+_STAY_MS: Final = 2_000  # and whether it still has a call of its own
 _FORGET_S: Final = 64  # what is over is remembered so long
 _REPEATS: Final = 4
 
@@ -104,6 +105,15 @@ def watch(legs: Legs, now: int) -> Decision:
     if legs.repeat_at is not None:
         times.append(legs.repeat_at)
     return Decision(wakes=(_wake(legs, min(times)),))
+
+
+def stay(legs: Legs, bridge: str) -> Decision:
+    """This process looks whether the call under this bridge is still its own: whoever has taken its partition
+    cannot close what is open here."""
+    run = legs.run
+    name = call_key(run.caller, run.call)
+    alarm = StillBetween(run.caller, run.call, bridge)
+    return Decision(wakes=(Wake(f"between {bridge}", name, None, alarm, _STAY_MS),))
 
 
 def forget(legs: Legs) -> Decision:

@@ -2,7 +2,8 @@
 
     i -> CSCF -> C   JOIN, IN-USE, LEAVE       what the focus answers goes to the device's host, not by here
 
-A focus believes what comes this way about the device: that it is one of its identity's, and where it is.
+A focus believes what comes this way about the device: that it is one of its identity's, and where it is. A
+LEAVE is forwarded for anybody: it is sealed, and whose registration has ended shall not be in for ever.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ def ask_focus(
     message: Join | InUse | Leave, registration: Registration | None, focus: str, now: int
 ) -> Decision:
     """To the focus of this network. Who may not ask for it hears so, if it wants to join."""
-    bindings = registration.bindings if registration else ()
-    devices = {(each.host, each.device) for each in bindings if now <= each.not_after}
+    live = registration.live(now) if registration else ()
+    devices = {(each.host, each.device) for each in live}
     if not focus or message.focus != focus:
         return _no(message, RefusalCode.NOT_FOUND)
-    if (message.sender.host, message.sender.device) not in devices:
+    sender = (message.sender.host, message.sender.device)
+    if not isinstance(message, Leave) and sender not in devices:
         return _no(message, RefusalCode.DENIED)
     return Decision(sends=(Send(CONFERENCE, message.group.hex(), message),))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agents.conference import Focus, FocusSettings
+from agents.legs.transcoded_call import GIVE_UP_S
 from agents.transcoder import Transcoder, TranscoderSettings
 from chaos.lab import draw_codec
 from console.hosting.network_function import NetworkFunction, Own, advertised_host
@@ -35,15 +36,29 @@ def bridge_beside(settings: EngineSettings, random: Random, on_event: Callable[[
     )
 
 
-def make_bridge(settings: Settings, random: Random, on_event: Callable[[MediaEvent], None]) -> Beside:
-    """The bridge engine of this process."""
+def make_bridge(
+    settings: Settings,
+    random: Random,
+    on_event: Callable[[MediaEvent], None],
+    *,
+    unheard_s: float | None = None,
+) -> Beside:
+    """The bridge engine of this process. unheard_s: of EngineSettings."""
     engine = EngineSettings(
         lines=settings.lines,
         host=settings.media_host,
         port=settings.media_port,
         advertised_host=advertised_host(settings),
+        unheard_s=unheard_s,
     )
     return bridge_beside(engine, random, on_event)
+
+
+def make_transcoding_bridge(
+    settings: Settings, random: Random, on_event: Callable[[MediaEvent], None]
+) -> Beside:
+    """A transcoder's: an end is heard when it has the notice, which is repeated for so long."""
+    return make_bridge(settings, random, on_event, unheard_s=GIVE_UP_S)
 
 
 def make_transcoder(own: Own) -> Transcoder:
@@ -83,7 +98,7 @@ TRANSCODER: Final = NetworkFunction(
     owner=Owner.TRANSCODER,
     party=Party.TRANSCODER,
     inbox=TRANSCODER_INBOX,
-    make_media=make_bridge,
+    make_media=make_transcoding_bridge,
     make_agent=make_transcoder,
     make_codec=_throwaway,
 )

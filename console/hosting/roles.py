@@ -51,7 +51,11 @@ def _cscf(settings: Settings, _: Profile) -> Cscf:
 
 
 def _kms(settings: Settings, profile: Profile) -> Kms:
-    chosen = KmsSettings(deferred_days_max=settings.deferred_days_max, life_s=settings.life_s)
+    chosen = KmsSettings(
+        deferred_days_max=settings.deferred_days_max,
+        life_s=settings.life_s,
+        removed_may_return=settings.removed_may_return,
+    )
     return Kms(profile, chosen)
 
 

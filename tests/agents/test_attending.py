@@ -546,7 +546,8 @@ def test_what_a_registered_device_says_goes_to_the_focus() -> None:
         assert decision.puts == ()
 
 
-def test_a_device_that_is_not_registered_is_not_heard_by_the_focus() -> None:
+def test_of_a_device_that_is_not_registered_the_focus_hears_its_leave_alone() -> None:
+    """A leave is sealed; else whose registration has ended would be counted in until it is missed."""
     for message, late in product(said_by_alice(), [False, True]):
         control = Control()
         if not late:
@@ -555,6 +556,8 @@ def test_a_device_that_is_not_registered_is_not_heard_by_the_focus() -> None:
         if isinstance(message, Join):
             refusal = only(JoinRefused, decision)
             assert (refusal.code, refusal.to, refusal.call) == (RefusalCode.DENIED, DEVICE, message.call)
+        elif isinstance(message, Leave):
+            assert only(Leave, decision) == message
         else:
             assert decision == NOTHING
 

@@ -10,7 +10,7 @@ from agents.decision import Agent
 from agents.kms import Kms
 from agents.runtime import Loop
 from chaos.lab import draw_codec
-from media.leg import CloseMedia, MediaInstruction, OpenMedia
+from media.leg import CloseMedia, MediaInstruction, OpenMedia, RenewMedia
 from protocol.names import Owner
 from protocol.profile import HARDENED
 from protocol.sharding import shard_of
@@ -129,15 +129,17 @@ async def test_a_batch_after_250_ms_and_another_process_that_goes_on() -> None:
     running.focus("two")
     for _ in range(4):
         await running.steps(1.0)
-    opened = [each.leg for each in running.media["two"] if isinstance(each, OpenMedia)]
-    assert {leg.n for leg in opened} == {1}
-    assert len(opened) == 2
+    taken = [each.leg for each in running.media["two"] if isinstance(each, RenewMedia)]
+    opened = [leg for leg in taken if leg.n == 1]
+    assert {leg.remote for leg in opened} == {guest.identity for guest in running.guests}
+    assert {leg.n for leg in taken} == {1, 2}, "another epoch was asked for, since SSRCs were drawn anew"
     assert isinstance(running.heard("ann")[-1], Rekey)
     running.answer()
+    assert (ann.taken, ben.taken) == (2, 2)
     running.say(ben.leave())
     await running.steps(0.1)
     await running.steps(0.3)
     running.answer()
-    assert (ann.taken, ben.taken) == (2, 1)
+    assert (ann.taken, ben.taken) == (3, 2)
     [session] = [leg.session for leg in opened if leg.remote == ben.identity]
     assert CloseMedia(session) in running.media["two"]

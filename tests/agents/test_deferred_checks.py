@@ -511,11 +511,12 @@ def test_or_11_what_does_not_open_counts_against_the_sender_on_the_bus(what: str
         "fetch": town.fetch,
     }
     token = {"deposit": "token_v", "fetch": "token_f"}[what]
+    junk = msgspec.structs.replace(good[what](), **{token: bytes(100)})
     for _ in range(2):
-        junk = msgspec.structs.replace(good[what](), **{token: bytes(100)})
         expect(town.give(junk, NOW + 1), Check.OR_05, RefusalCode.DENIED, sealed=False)
-    expect(town.give(good[what](), NOW + 1), Check.OR_11, RefusalCode.TOO_MANY, sealed=False)
-    assert [audit.event for audit in town.give(good[what](), NOW + 2).audit] != [AuditEvent.REFUSED]
+    expect(town.give(junk, NOW + 1), Check.OR_11, RefusalCode.TOO_MANY, sealed=False)
+    told = [audit.event for audit in town.give(good[what](), NOW + 1).audit]
+    assert told != [AuditEvent.REFUSED], "who is only named in it has nothing to wait for"
 
 
 # OR-12, OR-13, OR-14

@@ -6,7 +6,7 @@ import pytest
 
 from agents.alarms import ConferenceAlarm, StillMine
 from agents.decision import NOTHING
-from media.leg import OpenMedia
+from media.leg import OpenMedia, RenewMedia
 from protocol.limits import EPOCH_S
 from storage.focus_records import ConferenceState
 from tests.agents.hall import (
@@ -22,6 +22,7 @@ from topics.messages import (
     GroupGrant,
     GroupRequest,
     GroupResponse,
+    RefreshChange,
     Rekey,
 )
 
@@ -43,9 +44,10 @@ def test_a_takeover_keeps_the_epoch_and_tells_everybody_where() -> None:
     decision = hall.later(NOW + 4)
     assert StillMine(GROUP) in [wake.alarm for wake in decision.wakes]
     assert hall.show(NOW + 4).in_use == ()
-    assert legs(hall.media) == [("open", "ann", 2), ("open", "ben", 2)]
-    assert {each.leg.lifetime_s for each in hall.media if isinstance(each, OpenMedia)} == {EPOCH_S - 4}
+    assert legs(hall.media) == [("renew", "ann", 2), ("renew", "ben", 2)], "which opens what is not open"
+    assert {each.leg.lifetime_s for each in hall.media if isinstance(each, RenewMedia)} == {EPOCH_S - 4}
     assert hall.events(ConferenceEvent.TAKEN_OVER)[0].instance == "two"
+    hall.lost = [GroupRequest]
     hall.later(NOW + 5)
     rekeys = hall.said(Rekey)[-2:]
     assert {(rekey.epoch, rekey.to) for rekey in rekeys} == {
@@ -56,6 +58,37 @@ def test_a_takeover_keeps_the_epoch_and_tells_everybody_where() -> None:
     assert len(hall.asked) == asked, "the KMS was not needed"
     assert (ann.taken, cat.taken) == (2, 1)
     assert hall.conference.epoch == 2
+
+
+def test_a_takeover_asks_for_another_epoch_since_an_ssrc_may_come_twice_under_one_key() -> None:
+    hall = Hall()
+    ann, ben = hall.meet("ann", "ben")
+    hall.process("two")
+    hall.later(NOW + 4)
+    hall.batch(NOW + 4)
+    assert hall.asked[-1].changes == (RefreshChange(),)
+    assert (hall.conference.epoch, ann.taken, ben.taken) == (2, 2, 2)
+    for guest in (ann, ben):
+        hall.give(guest.leave(), NOW + 5)
+    hall.batch(NOW + 5)
+    asked = len(hall.asked)
+    hall.process("three")
+    hall.later(NOW + 8)
+    hall.batch(NOW + 8)
+    assert len(hall.asked) == asked, "nobody is in"
+
+
+def test_a_process_that_has_the_partition_again_moves_its_legs_to_the_last_key() -> None:
+    """It has not looked yet whether the conference was still its own: its legs are open under an old key."""
+    hall = Hall()
+    hall.meet("ann", "ben")
+    hall.process("two")
+    hall.give(ConferenceAlarm(GROUP), NOW + 1)
+    hall.batch(NOW + 1)
+    hall.process("one")
+    hall.media.clear()
+    hall.give(ConferenceAlarm(GROUP), NOW + 2)
+    assert legs(hall.media) == [("renew", "ann", 2), ("renew", "ben", 2)]
 
 
 def test_a_process_that_has_lost_the_partition_closes_its_media() -> None:
@@ -110,7 +143,7 @@ def test_a_takeover_with_a_leave_under_way_brings_nobody_back() -> None:
         assert [name_of(each) for each in hall.lines("two")] == ["ann"]
     assert ("open", "ben", 1) not in legs(hall.media)
     assert rosters(hall)[-1] == "ann focus"
-    assert (ann.taken, ben.taken) == (2, 1)
+    assert (ann.taken, ben.taken) == (3, 1)
 
 
 def test_a_takeover_by_a_process_with_too_few_lines() -> None:
@@ -130,7 +163,7 @@ def test_a_takeover_by_a_process_with_too_few_lines() -> None:
     hall.give(hall.guests[next(iter(hall.guests))].leave(), NOW + 6)
     hall.batch(NOW + 6)
     assert [name_of(each) for each in hall.lines("two")] == ["ben"]
-    assert ben.taken == 2
+    assert ben.taken == hall.conference.epoch
 
 
 def test_a_takeover_just_before_the_refresh_gives_everybody_time() -> None:
@@ -157,9 +190,9 @@ def test_a_key_ends_by_the_instant_and_by_the_time_that_it_had(ahead_s: int) -> 
     hall.process("two")
     hall.media.clear()
     hall.later(NOW + ahead_s + 100)
-    [opened] = hall.media
-    assert isinstance(opened, OpenMedia)
-    assert opened.leg.lifetime_s == EPOCH_S - 100 - max(0, ahead_s)
+    [taken] = hall.media
+    assert isinstance(taken, RenewMedia)
+    assert taken.leg.lifetime_s == EPOCH_S - 100 - max(0, ahead_s)
 
 
 def test_a_late_takeover_opens_nothing_under_a_key_that_is_over() -> None:

@@ -3,20 +3,16 @@ one that the caller has taken shares it with her. `pytest --rewrite` writes them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from agents.cscf import Cscf
-from agents.decision import Agent
 from chaos.faults import Faults
 from chaos.invariants import DESTROYED_WITHIN_S
 from chaos.simulator import World
 from protocol.limits import RING_S
 from storage.kms_records import AgreedRun, Agreement
 from storage.records import Key
-from storage.users_file import Device
 from tests.agents.test_transcripts import GOLDEN, TALK_S
 from tests.agents.transcript import Transcript
 from topics.bus import Outbound
@@ -40,17 +36,10 @@ class Fork(World):
     ) -> None:
         """bob, bob_2: after how many seconds each answers. late_s: how much longer than others a message is
         on its way."""
-        self._answers: Mapping[str, int] = {"alice": 0, "bob": bob, "bob-2": bob_2}
         self._late_s = late_s
-        super().__init__(1, Faults(), names=tuple(self._answers))
+        answers = {"alice": 0, "bob": bob, "bob-2": bob_2}
+        super().__init__(1, Faults(), names=tuple(answers), answer_after_s=answers.get, mailbox=False)
         self.at(DIALLED_S, lambda: self.dial("alice", "bob"))
-
-    def _cscf(self) -> Agent:
-        return Cscf()
-
-    def _ue_member(self, device: Device, answer_after_s: int | None) -> Any:
-        del answer_after_s
-        return super()._ue_member(device, self._answers[device.host])
 
     def _transmit(self, record: Outbound) -> None:
         late_s = self._late_s(decode(record.value))
@@ -62,8 +51,8 @@ class Fork(World):
     def refuse(self, name: str) -> None:
         """The user of this device hangs up before the call has come up."""
         invite = next(message for _, _, message in self.messages() if isinstance(message, Invite))
-        device = self._device(name)
-        self._tell_host(name, HangUp(to=device.impi, caller=invite.caller, call=invite.call))
+        device = self.device(name)
+        self.tell_host(name, HangUp(to=device.impi, caller=invite.caller, call=invite.call))
 
     def ends(self, when: float = TALK_S, until: float = 60.0) -> Fork:
         """alice hangs up what she talks on."""

@@ -7,17 +7,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from agents.granting import membership
 from agents.kms import Kms, KmsSettings
 from protocol.checks import Check, RefusalCode
-from protocol.limits import MEMBERS_MAX, ROSTER_OCTETS_MAX, SEEN_S, SKEW_S, TOKEN_AGE_S
+from protocol.limits import EPOCH_S, MEMBERS_MAX, ROSTER_OCTETS_MAX, SEEN_S, SKEW_S, TOKEN_AGE_S
 from protocol.literal import Literal
 from protocol.names import Owner, Permit, Suite
 from protocol.secret import Secret
 from storage.kms_records import Site
 from tests.agents.chair import Chair, join_of, leave_of, refuses, responses
 from tests.agents.hall import FOCUS, GROUP
-from tests.agents.scene import CALL, EVE, NOW
-from topics.messages import JoinChange, RefreshChange, RemoveChange
+from tests.agents.scene import BOB, CALL, EVE, NOW
+from topics.messages import AbsentChange, JoinChange, RefreshChange, RemoveChange
 
 OTHER = "sip:other@ims.example"
 
@@ -149,6 +150,7 @@ def test_or_11_what_does_not_open_counts_against_the_focus_that_is_named(town: C
     bad = msgspec.structs.replace(good, token_c=bytes(60))
     refuses(town, bad, Check.OR_05, RefusalCode.DENIED, change=None, sealed=False)
     refuses(town, bad, Check.OR_11, RefusalCode.TOO_MANY, change=None, sealed=False)
+    responses(town.give(good))  # what opens is not delayed by junk in its name
 
 
 def test_or_14_the_ten_steps_have_no_conferences(town: Chair) -> None:
@@ -409,11 +411,49 @@ def test_or_07_a_leave_of_an_earlier_join(town: Chair) -> None:
     town.epoch(leave_of(again, 3), epoch=4)
 
 
-def test_or_15_a_leave_or_removal_of_who_is_not_in(town: Chair) -> None:
+def test_or_15_a_leave_of_who_is_not_in(town: Chair) -> None:
     ann, ben = town.guest("ann"), town.guest("ben")
     town.epoch(join_of(ann))
     refuses(town, town.asks(leave_of(ben, 1), epoch=2), Check.OR_15, RefusalCode.NOT_FOUND)
-    refuses(town, town.asks(RemoveChange(ben.identity), epoch=2), Check.OR_15, RefusalCode.NOT_FOUND)
+
+
+@pytest.mark.parametrize("how", ["was never in", "has left", "has no key id any more"])
+def test_or_14_who_is_put_out_and_is_not_in_does_not_come_either(town: Chair, how: str) -> None:
+    ann, ben = town.guest("ann"), town.guest("ben")
+    town.epoch(join_of(ann), *([] if how == "was never in" else [join_of(ben)]))
+    now = NOW
+    if how == "has left":
+        town.epoch(leave_of(ben, 1), RemoveChange(ben.identity), epoch=2)
+    else:
+        ends = town.group.members[-1].not_after if how == "has no key id any more" else NOW
+        now = ends + 1
+        town.change("psk:focus", not_after=now + EPOCH_S)
+        town.epoch(RemoveChange(ben.identity), epoch=2, now=now)
+    assert town.group.removed == (ben.identity,)
+    tablet = join_of(town.guest("ben", 3, device="ben-2", time=now))
+    town.change("psk:ben-2", not_after=now + EPOCH_S)
+    request = town.asks(tablet, epoch=3, time=now)
+    refuses(town, request, Check.OR_14, RefusalCode.NOT_PERMITTED, now=now)
+
+
+def test_or_11_so_many_are_kept_out_who_were_never_in(town: Chair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "_BARRED_MAX", 1)
+    ann = town.guest("ann")
+    town.epoch(join_of(ann))
+    town.epoch(RemoveChange(EVE), RemoveChange(EVE), epoch=2)
+    refuses(town, town.asks(RemoveChange(BOB), epoch=3), Check.OR_11, RefusalCode.TOO_MANY)
+    town.epoch(RemoveChange(ann.identity), epoch=3)  # who is in is always put out
+    assert town.group.removed == (ann.identity, EVE)
+
+
+def test_who_is_absent_is_out_and_may_come_again(town: Chair) -> None:
+    ann, ben = town.guest("ann"), town.guest("ben")
+    town.epoch(join_of(ann), join_of(ben))
+    town.epoch(AbsentChange(ben.identity), AbsentChange(EVE), epoch=2)
+    assert [each.identity for each in town.group.members] == [ann.identity]
+    assert town.group.removed == ()
+    town.epoch(join_of(town.guest("ben", 2)), epoch=3)
+    assert len(town.group.members) == 2
 
 
 def test_or_15_a_leave_of_the_device_that_was_replaced(town: Chair) -> None:

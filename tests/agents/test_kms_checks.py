@@ -328,7 +328,8 @@ def test_or_11_what_does_not_open_counts_against_the_sender_on_the_bus() -> None
     for _ in range(3):
         expect(town.give(junk), Check.OR_05, RefusalCode.DENIED, sealed=False)
     expect(town.give(junk), Check.OR_11, RefusalCode.TOO_MANY, sealed=False)
-    granted(town.give(town.request(host="bob")))
+    for host in ("bob", "mallory"):
+        granted(town.give(town.request(town.run(call=host.encode().ljust(16)), host=host)))
 
 
 # OR-12

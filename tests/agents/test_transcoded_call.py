@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agents.alarms import StillBetween
 from agents.custodian import Custodian
 from agents.handset.noticing import TAKEOVER_S
 from agents.handset.ue_call import GIVE_UP_S
@@ -281,6 +282,23 @@ def test_the_instance_that_lives_on_closes_what_is_no_longer_its_own(between: Be
     assert between.legs.instance == "two"
 
 
+def test_the_instance_that_lives_on_sees_by_itself_that_a_call_is_no_longer_its_own(
+    between: Between,
+) -> None:
+    old, legs = legs_at(between), between.legs
+    first = between.stages["transcoder"].agent
+    between.other_process()
+    between.wait(WATCH_S)
+    taken = between.legs
+    between.stages["transcoder"].agent = first
+    decision = between.give("transcoder", StillBetween(ALICE, legs.run.call, legs.bridge))
+    assert decision.media == tuple(CloseMedia(leg.session) for leg in old)
+    assert (decision.sends, decision.wakes) == ((), ())
+    assert between.lines("one") == [None] * 4
+    assert between.lines("two")[:2] == [taken.bridge] * 2
+    assert between.legs == taken
+
+
 def test_a_take_over_without_free_lines_waits_for_some(between: Between) -> None:
     between.other_process(lines=LINES["two"][:1])
     between.wait(5)
@@ -415,6 +433,50 @@ def test_a_renewal_whose_release_is_refused_leaves_the_legs_until_their_end(betw
     assert between.ue_call("alice").state is CallState.UP
     between.wait(between.legs.until - between.now)
     assert between.legs.state is LegsState.OVER
+
+
+@pytest.mark.parametrize("away_s", [GIVE_UP_S + 8, 2 * GIVE_UP_S + 8])
+def test_a_renewal_waits_for_a_kms_that_is_away_for_long(between: Between, away_s: int) -> None:
+    """Both ends have taken the next run, and none of them asks for its legs again."""
+    before = legs_at(between)
+    between.holds = lambda message: isinstance(message, Release) and message.run == 1
+    renew(between)
+    between.wait(away_s)
+    assert between.legs.state is LegsState.RENEWING
+    assert legs_at(between) == before, "what flows goes on"
+    assert between.of(NoLegs) == []
+    between.held.clear()
+    between.holds = lambda _: False
+    between.wait(GIVE_UP_S)
+    flows(between)
+    assert [leg.n for leg in legs_at(between)] == [1, 1]
+    tokens = {each.token_t for each in between.of(Release) if each.run == 1}
+    assert len(tokens) == 1 + away_s // GIVE_UP_S, "a token is stale after a while"
+
+
+def test_a_renewal_that_the_kms_never_answers_ends_with_the_old_keys(between: Between) -> None:
+    between.holds = lambda message: isinstance(message, Release) and message.run == 1
+    renew(between)
+    until = between.legs.until
+    between.wait(until - between.now - 1)
+    assert between.legs.state.value == "renewing"
+    between.wait(GIVE_UP_S + 1)
+    assert between.legs.state.value == "over"
+    assert between.lines() == [None] * 4
+
+
+def test_a_transcoder_that_is_lost_before_a_renewal_still_is_after_it(between: Between) -> None:
+    between.holds = lambda message: isinstance(message, Release)
+    between.other_process()
+    between.wait(between.ue_call("alice").renew_at - between.now - 1)
+    for name in ("alice", "bob"):
+        between.give(f"ue.{name}", MediaSilent(between.session(name)))
+    between.wait(TAKEOVER_S - 1)
+    assert between.ue_call("alice").run.n == between.ue_call("bob").run.n == 1
+    assert between.ue_call("alice").state is CallState.UP
+    between.wait(1)
+    assert between.ue_call("alice").state is between.ue_call("bob").state is CallState.ENDED
+    assert "silent" in {between.ue_call(name).reason for name in ("alice", "bob")}
 
 
 def test_an_old_run_is_not_begun_anew(between: Between) -> None:

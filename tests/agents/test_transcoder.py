@@ -8,12 +8,12 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from agents.alarms import LegsAlarm
+from agents.alarms import LegsAlarm, StillBetween
 from agents.decision import NOTHING, Decision
 from agents.legs.transcoded_call import GIVE_UP_S, call_of
 from agents.transcoder import EXPECTED, Transcoder
 from chaos.silent_media import NO_STATISTICS
-from media.leg import CloseMedia, MediaClosed, MediaSilent, Speakers
+from media.leg import CloseMedia, MediaClosed, MediaSilent, OpenMedia, Speakers
 from protocol.checks import RefusalCode
 from protocol.description import Description, Flow, SrtpSuite
 from protocol.encoding import digest, enc_body
@@ -266,6 +266,28 @@ def test_a_session_that_closes_late_frees_nobody_elses_line() -> None:
     assert booth.records[TranscoderLines.key_for("one").name] == before
 
 
+@pytest.mark.parametrize("ahead", [-60, 0, 60])
+def test_its_legs_end_by_whichever_clock_ends_first(ahead: int) -> None:
+    booth = asking()
+    media = booth.give(booth.response(), NOW + ahead).media
+    assert booth.legs.until == min(NOW + LIFE_S, NOW + ahead + LIFE_S)
+    lives = {each.leg.lifetime_s for each in media if isinstance(each, OpenMedia)}
+    assert lives == {booth.legs.until - (NOW + ahead)}
+
+
+def test_it_looks_by_itself_whether_a_call_is_still_its_own() -> None:
+    booth = Booth()
+    [mine] = [wake for wake in booth.give(booth.interpose()).wakes if wake.soon_ms]
+    still = StillBetween(ALICE, CALL, booth.legs.bridge)
+    assert mine.alarm == still
+    assert (mine.at, mine.soon_ms) == (None, 2_000)
+    booth.give(booth.response())
+    for _ in range(2):
+        assert booth.give(still) == Decision(wakes=(mine,))
+    booth.give(LegsOver(fork=FORK, **ABOUT))
+    assert not booth.give(still).wakes
+
+
 def test_legs_whose_keys_are_over_end() -> None:
     booth = running()
     decision = booth.give(MediaClosed(booth.session, NO_STATISTICS, expired=True))
@@ -289,6 +311,7 @@ def test_what_is_over_is_forgotten() -> None:
 def inputs(booth: Booth) -> list[Any]:
     return [
         LegsAlarm(ALICE, CALL),
+        StillBetween(ALICE, CALL, booth.legs.bridge),
         booth.interpose(),
         booth.interpose(run=2),
         ReleaseResponse(
@@ -333,7 +356,7 @@ def test_the_table_has_every_state_and_names_what_comes_only() -> None:
     assert set(EXPECTED) == set(STATES) == set(LegsState)
     expected = set().union(*EXPECTED.values())
     assert expected <= {type(each) for each in inputs(running())}
-    assert Transcoder.accepts == expected - {LegsAlarm, MediaClosed, MediaSilent}
+    assert Transcoder.accepts == expected - {LegsAlarm, StillBetween, MediaClosed, MediaSilent}
 
 
 @pytest.mark.parametrize("state", STATES)

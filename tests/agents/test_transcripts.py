@@ -47,7 +47,9 @@ def world(
         return Outbound(record.topic, record.partition, record.key, encode(changed), record.headers)
 
     names = ("alice", "bob")
-    made = World(1, Faults(), cast, names=names, answer_after_s=answer_after_s, mailbox=False, tamper=tamper)
+    made = World(
+        1, Faults(), cast, names=names, answer_after_s=lambda _: answer_after_s, mailbox=False, tamper=tamper
+    )
     made.at(5.0, lambda: made.dial("alice", callee))
     if hang_up_at is not None:
         made.at(hang_up_at, lambda: made.hang_up("alice"))

@@ -8,31 +8,42 @@ from typing import Any
 import msgspec
 import pytest
 
+from agents.alarms import KeysEnd
 from agents.custodian import Custodian
 from agents.decision import NOTHING, Decision
+from agents.granting.hearing import KmsSettings
 from agents.granting.uses import put_uses
 from media.leg import CloseMedia
 from protocol.checks import Check, Refused
+from protocol.evidence import Notice as Body
+from protocol.limits import SEEN_S, SKEW_S
 from protocol.names import NoticeKind, Owner, Role
-from protocol.transcoding import open_notice
+from protocol.sealing import down_key
+from protocol.transcoding import open_notice, seal_notice
 from storage.kms_records import AgreedRun, Agreement, Fork, Released, Subscriber, Uses
 from storage.ue_records import CallState
-from tests.agents.pair import Pair, losing
+from tests.agents.pair import Pair, impi, losing
 from tests.agents.scene import ALICE, BOB, CALL, NOW, Stage, Town, deposited, granted
 from tests.agents.test_custodian import ORDER
 from tests.agents.test_renewal_checks import LATER, in_call, renewal, runs
 from tests.agents.test_renewing import RENEWS_AT
 from topics.catalogue import CSCF, KMS
 from topics.messages import (
+    Ack,
     AuditEvent,
     Bye,
+    Contact,
+    Invite,
+    KeyResponse,
     Notice,
+    OfRun,
     Ok,
     Revoke,
     RevokeRelease,
     Wire,
     Withdraw,
     WithdrawMember,
+    clear,
 )
 
 LOOK: dict[str, Any] = {"call": CALL, "run": 0, "caller": ALICE, "callee": BOB}
@@ -150,6 +161,61 @@ def test_a_call_that_came_up_while_its_key_was_destroyed_ends_too() -> None:
     assert pair.call("alice").state is pair.call("bob").state is CallState.ENDED
 
 
+@pytest.mark.parametrize("name", ["alice", "bob"])
+@pytest.mark.parametrize("lost", [Invite, KeyResponse, Ok, Ack])
+def test_a_renewal_that_is_on_its_way_under_a_revoked_key_id_ends_the_call(
+    lost: type[OfRun], name: str
+) -> None:
+    """Its own K is still good, but the one that takes its place is not; each end alone is told."""
+    pair = Pair().up()
+    pair.rekey("alice", "psk:alice-new")
+    pair.rekey("bob", "psk:bob-new")
+    pair.network = losing(lost, later=True, to="ue.")
+    pair.wait(RENEWS_AT)
+    assert pair.runs() == ((1, 0) if lost is Ack else (0, 0))
+    pair.network = lambda party, message: () if _elsewhere(party, message, f"ue.{name}") else (message,)
+    pair.send("orders", Revoke(key_id=f"psk:{name}-new", order=ORDER))
+    if lost is Invite:
+        assert pair.call(name).state is CallState.UP, "nothing was granted"
+        return
+    assert pair.call(name).reason == "revoked"
+    assert pair.call("alice").state is pair.call("bob").state is CallState.ENDED
+    assert pair.renewal("alice") is pair.renewal("bob") is None
+
+
+def _elsewhere(party: str, message: Wire, reached: str) -> bool:
+    """A notice for another handset than this one."""
+    return isinstance(message, Notice) and party.startswith("ue.") and party != reached
+
+
+@pytest.mark.parametrize("wrong", ["seal", "fork", "kind"])
+def test_or_27_a_notice_for_a_renewal_that_does_not_hold_changes_nothing(wrong: str) -> None:
+    pair = Pair().up()
+    pair.network = losing(Ok, later=True, to="ue.")
+    pair.wait(RENEWS_AT)
+    before = {name: pair.call(name) for name in ("alice", "bob")}
+    for name, role, identity in (("alice", Role.CALLER, ALICE), ("bob", Role.CALLEE, BOB)):
+        renewal = pair.renewal(name)
+        assert renewal is not None
+        kind = NoticeKind.RENEW if wrong == "kind" else NoticeKind.END
+        fork = bytes(8) if wrong == "fork" else pair.call("bob").fork
+        body = Body(pair.call_id, 1, fork, ALICE, BOB, None, renewal.nonce, 1, kind)
+        down = down_key(renewal.own_key, renewal.run.suite, role)
+        sealed = seal_notice(down, renewal.run.suite, identity, body, random=pair.town.random)
+        notice = Notice(
+            fork=fork,
+            transcoder=None,
+            kind=kind,
+            whom=role,
+            sealed=bytes(60) if wrong == "seal" else sealed,
+            to=impi(name),
+            **clear(renewal.run),
+        )
+        pair.send(f"ue.{name}", notice)
+        assert pair.reports(name)[-1].startswith("1 refused OR-27")
+    assert {name: pair.call(name) for name in ("alice", "bob")} == before
+
+
 def test_a_caller_that_leaves_a_message_is_told() -> None:
     town = Town()
     left = town.deposit()
@@ -245,6 +311,18 @@ def test_a_repeat_gets_the_same_notices_which_are_taken_once(town: Town) -> None
     assert refused.value.check is Check.OR_27
 
 
+def test_a_repeat_finds_an_old_call_too(town: Town) -> None:
+    """A KMS that has crashed before its notices were out hears the order again."""
+    late = NOW + SEEN_S + SKEW_S + 1000
+    revoke(town, "psk:bob", late)
+    look = Withdraw(key_id="psk:bob", **LOOK)
+    town.give(look, late)
+    assert set(notices(town.give(look, late + 9))) == {Role.CALLER, Role.CALLEE}
+    over = late + SEEN_S + SKEW_S
+    town.give(KeysEnd(ALICE, CALL), over)
+    assert town.agreement() is None, "it is not kept for ever"
+
+
 def test_a_key_that_was_destroyed_is_not_made_anew() -> None:
     town = Town()
     request = town.request()
@@ -265,6 +343,50 @@ def test_settled_for_a_destroyed_key_tells_both_ends_again() -> None:
     revoke(town, "psk:bob")
     town.give(Withdraw(key_id="psk:bob", **LOOK), LATER)
     assert set(notices(town.give(settled, LATER))) == {Role.CALLER, Role.CALLEE}
+
+
+@pytest.mark.parametrize("key_id", ["psk:alice", "psk:bob"])
+def test_or_17_only_the_callers_own_settled_has_both_ends_told_again(key_id: str) -> None:
+    town = Town()
+    request = town.request()
+    settled = town.settled(request, granted(town.give(request)).fork)
+    revoke(town, key_id)
+    town.give(Withdraw(key_id=key_id, **LOOK), LATER)
+    for forged in (
+        msgspec.structs.replace(settled, sealed=bytes(100)),
+        town.settled(request, settled.sealed[:8], token_a=bytes(100)),
+        town.settled(request, bytes(8), nonce=bytes(16)),
+    ):
+        decision = town.give(forged, LATER)
+        assert not notices(decision)
+        assert [audit.check for audit in decision.audit] == [Check.OR_17]
+    assert set(notices(town.give(settled, LATER))) == {Role.CALLER, Role.CALLEE}
+
+
+def test_or_02_a_caller_whose_key_id_is_revoked_settles_nothing() -> None:
+    town = Town()
+    request = town.request()
+    settled = town.settled(request, granted(town.give(request)).fork)
+    revoke(town, "psk:alice")
+    assert [audit.check for audit in town.give(settled, LATER).audit] == [Check.OR_02]
+    assert [run.settled for run in runs(town)] == [None]
+
+
+def test_or_11_settled_is_counted_like_any_request() -> None:
+    town = Town(KmsSettings(host_requests_per_s=3, key_requests_per_s=3))
+    request = town.request()
+    settled = town.settled(request, granted(town.give(request)).fork)
+    revoke(town, "psk:alice")
+    town.give(Withdraw(key_id="psk:alice", **LOOK), LATER)
+    junk = msgspec.structs.replace(settled, sealed=bytes(100), sender=Contact("mallory", "m@ims.example"))
+    checks = [town.give(junk, LATER).audit[0].check for _ in range(4)]
+    assert checks == [Check.OR_17] * 3 + [Check.OR_11]
+    for _ in range(3):
+        assert notices(town.give(settled, LATER)), "of another host"
+    decision = town.give(settled, LATER)
+    assert not notices(decision)
+    assert [audit.check for audit in decision.audit] == [Check.OR_11]
+    assert notices(town.give(settled, LATER + 1))
 
 
 # At the custodian.

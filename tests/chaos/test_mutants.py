@@ -15,8 +15,6 @@ from agents.kms import Kms
 from agents.mailbox import handing_out
 from agents.runtime import Loop
 from chaos.faults import Cast, Faults
-from chaos.invariants import violations
-from chaos.simulator import World
 from protocol.checks import Check, Refused
 from protocol.encoding import BodyMalformed, dec_body, digest
 from protocol.evidence import Grant, Holder, MailboxGrant
@@ -27,12 +25,11 @@ from protocol.sealing import Random, SealBroken, down, up
 from protocol.secret import Secret
 from storage.kms_records import AgreedRun, Agreement, Deposited, Subscriber
 from storage.records import Key, Record
+from tests.chaos.seeds import assert_found
 from topics.bus import Outbound
 from topics.messages import Fetch, KeyRequest, OfRun, Settled, run_of
 
 R = TypeVar("R", bound=Record)
-
-SEEDS = 600
 
 
 class Altered(Records):
@@ -236,17 +233,3 @@ def test_or_30_a_delete_without_proof_is_found(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_found(name: str) -> None:
     assert_found(*MUTANTS[name])
-
-
-def assert_found(cast: Cast, complaint: str, faults: Faults | None = None) -> None:
-    """Some seed complains so, under these faults or its own."""
-    found = next(
-        (
-            violation
-            for seed in range(SEEDS)
-            for violation in violations(World(seed, faults, cast).run())
-            if complaint in violation
-        ),
-        None,
-    )
-    assert found is not None, f"{SEEDS} seeds and no violation that speaks of {complaint!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -10,7 +11,15 @@ from chaos.invariants import violations
 from chaos.simulator import World
 from protocol.checks import Check
 from tests.chaos.conftest import say_nothing
-from topics.messages import Audit, AuditEvent
+from topics.messages import (
+    Audit,
+    AuditEvent,
+    ConferenceEvent,
+    ConferenceReport,
+    PutOut,
+    Report,
+    ReportEvent,
+)
 
 SEEDS = 5000
 CHUNK = 100
@@ -52,6 +61,31 @@ def test_the_seeds_reach_what_they_are_there_for() -> None:
     told = [message for world in worlds for _, _, message in world.messages()]
     refused = {each.check for each in told if isinstance(each, Audit) and each.event is AuditEvent.REFUSED}
     assert {Check.OR_15, Check.OR_17} <= refused, "a corrupt device has asked"
+
+
+def test_the_seeds_reach_conferences_transcoders_renewals_and_revocations() -> None:
+    """Members come, go, are put out and rekeyed, a focus and a transcoder die and are taken over, calls go on
+    under another key, and what was granted is withdrawn."""
+    worlds = [World(seed).run() for seed in range(150)]
+    told = [message for world in worlds for _, _, message in world.messages()]
+    of_focus = Counter(each.event for each in told if isinstance(each, ConferenceReport))
+    assert of_focus[ConferenceEvent.EPOCH] > 100
+    assert of_focus[ConferenceEvent.TAKEN_OVER] > 10
+    assert of_focus[ConferenceEvent.ENDED] > 10
+    of_users = Counter(each.event for each in told if isinstance(each, Report))
+    assert of_users[ReportEvent.JOINED] > 60
+    assert of_users[ReportEvent.EPOCH] > 60
+    assert of_users[ReportEvent.LEFT_CONFERENCE] > 30
+    assert of_users[ReportEvent.TRANSCODED] > 30
+    assert of_users[ReportEvent.RENEWED] > 100
+    assert {"put-out", "replaced", "ended"} <= {each.reason for each in told if isinstance(each, PutOut)}
+    audited = Counter(each.event for each in told if isinstance(each, Audit))
+    assert audited[AuditEvent.RELEASED] > 30
+    assert audited[AuditEvent.WITHDRAWN] > 5
+    assert audited[AuditEvent.RELEASE_REVOKED] > 0
+    renewed = [grant for world in worlds for grant in world.grants if grant.n]
+    assert len(renewed) > 50
+    assert any(leg.n for world in worlds for media in world.bridges.values() for leg in media.open.values())
 
 
 def test_without_faults_every_call_comes_up() -> None:

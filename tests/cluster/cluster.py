@@ -19,6 +19,7 @@ from pytest_docker.plugin import get_docker_services
 
 from chaos.servers import ROOT, free_port
 from protocol.secret import Secret
+from protocol.sharding import SHARDS
 from storage import key_file
 from storage.records import RecordCodec
 from storage.redis_store import RedisSettings
@@ -27,7 +28,18 @@ from topics.kafka_clients import KafkaSettings
 
 BROKERS: Final = ("kafka-1", "kafka-2", "kafka-3")
 AGENTS: Final = ("kms", "bsf", "cscf", "voicemail", "transcoder", "conference", "ue-alice", "ue-bob")
+USERS: Final = {  # names of users by their hosts; the tests themselves are the last host
+    "alice": ("alice", "carol", "dave", "erin"),
+    "bob": ("bob", "frank", "grace", "heidi"),
+    "mallory": ("mallory", "oscar", "trudy"),
+}
 _PORTS: Final = ("KAFKA_1_PORT", "KAFKA_2_PORT", "KAFKA_3_PORT", "VALKEY_PORT")
+
+
+def wanted_users() -> str:
+    """As compose.yaml is told of USERS."""
+    named = ((name, host) for host, names in USERS.items() for name in names)
+    return ",".join(name if name == host else f"{name}@{host}" for name, host in named)
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Cluster:
     directory: Path
     files: tuple[str, ...] = ("compose.yaml",)
     ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in _PORTS})
+    settings: dict[str, str] = field(default_factory=dict)
+    """What compose.yaml leaves open; `changed` changes it while the cluster runs."""
 
     @property
     def secrets(self) -> Path:
@@ -48,6 +62,7 @@ class Cluster:
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("OTWAY_")},
             **{name: str(port) for name, port in self.ports.items()},
+            **self.settings,
             "SECRETS": str(self.secrets),
             "DOCKER_BUILDKIT": "0",  # Debian's engine has no other builder
         }
@@ -87,6 +102,19 @@ class Cluster:
         wanted = [part for service, count in instances.items() for part in ("--scale", f"{service}={count}")]
         self.compose("up", "-d", "--wait", "--no-recreate", *wanted, *instances)
 
+    @contextmanager
+    def changed(self, settings: dict[str, str], *services: str) -> Iterator[None]:
+        """These services, with other settings; as they were afterwards."""
+        before = dict(self.settings)
+        try:
+            self.settings.update(settings)
+            self.compose("up", "-d", "--wait", "--no-deps", *services)
+            yield
+        finally:
+            self.settings.clear()
+            self.settings.update(before)
+            self.compose("up", "-d", "--wait", "--no-deps", *services)
+
     def docker(self, *arguments: str) -> str:
         return docker(*arguments)
 
@@ -104,6 +132,10 @@ class Cluster:
     def inspect(self, container: str, what: str) -> str:
         return docker("inspect", "-f", what, container).strip()
 
+    def address(self, container: str) -> str:
+        """In the network of the cluster."""
+        return self.inspect(container, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
+
     def kill(self, container: str) -> None:
         """SIGKILL to its process: unlike `docker kill`, the restart policy takes it for a crash."""
         os.kill(int(self.inspect(container, "{{.State.Pid}}")), signal.SIGKILL)
@@ -114,6 +146,21 @@ class Cluster:
                 for container in self.containers(service):
                     while self.inspect(container, "{{.State.Health.Status}}") != "healthy":  # noqa: ASYNC110
                         await asyncio.sleep(0.5)  # nobody in this process could set an event
+
+    async def shared_out(self, role: str, *, instances: int) -> list[int]:
+        """Returns when `otway status` has each partition at one of so many instances of a role that are
+        ready: how many each holds.
+
+        Until then it may have one at two: what an instance has told last is there for half a minute, also of
+        one that is gone, or has not heard yet that another serves a partition."""
+        async with asyncio.timeout(60):
+            while True:
+                told = json.loads(await self.otway("status", "--json", expect=None))
+                mine = [each for each in told["agents"] if each["role"] == role and each["health"] == "ready"]
+                held = [each["partitions"] for each in mine]
+                numbers = sorted(number for each in held for number in each)
+                if len(held) == instances and numbers == list(range(SHARDS)):
+                    return sorted(map(len, held))
 
     async def otway(self, *arguments: str, expect: int | None = 0, within_s: float = 150) -> str:
         """An operator's command in the cluster's directory; standard output and error."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from chaos.servers import ROOT, choose_images
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, wanted_users
 from tests.servers import needs_docker, project_of
 
 
@@ -38,7 +38,11 @@ def cluster(
 ) -> Iterator[Cluster]:
     """All of compose.yaml, ready."""
     request.getfixturevalue("images")
-    made = Cluster(project_of(os.getpid(), "cluster"), tmp_path_factory.mktemp("cluster"))
+    made = Cluster(
+        project_of(os.getpid(), "cluster"),
+        tmp_path_factory.mktemp("cluster"),
+        settings={"USERS": wanted_users()},
+    )
     made.secrets.mkdir()
     began = time.monotonic()
     with made.running():

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from protocol.secret import Secret
+from storage.focus_records import Conference
 from storage.kms_records import Site
 from storage.redis_store import RedisSettings, RedisStore
 from storage.store import NO_VERSION, Change, StoredPut, StoreRefused
@@ -21,12 +22,14 @@ from topics.bus import BusRefused
 from topics.catalogue import (
     AUDIT,
     BSF,
+    CONFERENCE,
     CSCF,
     DEAD_LETTERS,
     KMS,
     ORDERS,
     REPORTS,
     STATUS,
+    TRANSCODER,
     UE_STATUS,
     ue_inbox,
     ue_sounds,
@@ -64,15 +67,38 @@ REFUSED_WRITES = (kafka_errors.TopicAuthorizationFailedError, BusRefused)  # the
 WRITES = {
     LOAD: (KMS, BSF, CSCF, REPORTS, UE_STATUS, DEAD_LETTERS, ue_sounds(HOST)),
     "bsf": (KMS, AUDIT, STATUS, DEAD_LETTERS, ue_inbox(HOST)),
-    "kms": (BSF, AUDIT, STATUS, DEAD_LETTERS, ue_inbox(HOST)),
-    "cscf": (STATUS, DEAD_LETTERS, ue_inbox(HOST)),
-    "operator": (KMS, BSF, CSCF, ORDERS, DEAD_LETTERS, ue_inbox(HOST), ue_sounds(HOST)),
+    "kms": (KMS, BSF, CSCF, TRANSCODER, CONFERENCE, AUDIT, STATUS, DEAD_LETTERS, ue_inbox(HOST)),
+    "cscf": (TRANSCODER, CONFERENCE, STATUS, DEAD_LETTERS, ue_inbox(HOST)),
+    "transcoder": (KMS, CSCF, STATUS, DEAD_LETTERS),
+    "conference": (KMS, REPORTS, STATUS, DEAD_LETTERS, ue_inbox(HOST)),
+    "operator": (
+        KMS,
+        BSF,
+        CSCF,
+        TRANSCODER,
+        CONFERENCE,
+        ORDERS,
+        DEAD_LETTERS,
+        ue_inbox(HOST),
+        ue_sounds(HOST),
+    ),
 }
 NO_WRITES = {
-    LOAD: (AUDIT, ORDERS, STATUS, ue_inbox(HOST), ue_inbox("alice"), ue_sounds("alice")),
-    "kms": (KMS, CSCF, REPORTS, ORDERS, ue_sounds(HOST)),
+    LOAD: (
+        AUDIT,
+        ORDERS,
+        STATUS,
+        TRANSCODER,
+        CONFERENCE,
+        ue_inbox(HOST),
+        ue_inbox("alice"),
+        ue_sounds("alice"),
+    ),
+    "kms": (REPORTS, ORDERS, UE_STATUS, ue_sounds(HOST)),
     "bsf": (CSCF, BSF, ORDERS, REPORTS),
     "cscf": (KMS, BSF, AUDIT, ORDERS, REPORTS),
+    "transcoder": (TRANSCODER, CONFERENCE, AUDIT, ORDERS, REPORTS, ue_inbox(HOST)),
+    "conference": (CSCF, CONFERENCE, TRANSCODER, AUDIT, ORDERS, ue_sounds(HOST)),
     "operator": (AUDIT, REPORTS, STATUS),
     "auditor": (AUDIT, REPORTS, KMS, ue_inbox(HOST)),
 }
@@ -133,13 +159,26 @@ async def test_only_the_kms_reads_the_records_of_the_kms(cluster: Cluster) -> No
     [stored] = await store.read([name])
     assert stored.value is not None
     await store.close()
-    for who in ("bsf", "cscf", "operator"):
+    for who in ("bsf", "cscf", "transcoder", "conference", "operator"):
         store = RedisStore(cluster.store(who))
         with pytest.raises(StoreRefused):
             await store.read([name])
         hidden = [StoredPut(key, NO_VERSION, bytes(16), b"x") for key in (f"{who}:{{0}}:mine", name)]
         with pytest.raises(StoreRefused):
             await store.write([Change(hidden)])
+        await store.close()
+
+
+async def test_only_the_focus_reads_the_keys_of_its_conferences(cluster: Cluster) -> None:
+    name = Conference.key_for(bytes(16)).name
+    store = RedisStore(cluster.store("conference"))
+    [stored] = await store.read([name])
+    assert stored.value is None
+    await store.close()
+    for who in ("kms", "cscf", "transcoder"):
+        store = RedisStore(cluster.store(who))
+        with pytest.raises(StoreRefused):
+            await store.read([name])
         await store.close()
 
 

@@ -33,8 +33,8 @@ async def test_every_part_dies_once_under_load(cluster: Cluster, measured: Calla
             await fault()
 
         for number, service in enumerate(AGENTS):
-            await at(5 + 7 * number, f"kill -9 of {service}", partial(killed, cluster, service))
-        await at(50, "rolling restart of all agents", partial(rolled, cluster))
+            await at(5 + 6 * number, f"kill -9 of {service}", partial(killed, cluster, service))
+        await at(60, "rolling restart of all agents", partial(rolled, cluster))
         await at(95, "kill -9 of kafka-2", partial(killed, cluster, "kafka-2"))
         await at(125, f"pause of {PAUSE_S} s of kms", partial(paused, cluster, "kms"))
         await at(160, "restart of valkey", partial(in_thread, cluster, "restart", "valkey"))

@@ -41,12 +41,8 @@ async def scaled(cluster: Cluster) -> AsyncIterator[Cluster]:
 
 
 async def test_partitions_spread_and_each_call_has_one_server(scaled: Cluster) -> None:
-    async with asyncio.timeout(60):
-        while [len(held) for held in (await partitions(scaled, "kms")).values()] != [4, 4, 4]:
-            pass  # the group is being shared out
-    for role in ("kms", "cscf"):
-        held = list((await partitions(scaled, role)).values())
-        assert sorted(number for each in held for number in each) == list(range(KMS.partitions))
+    assert await scaled.shared_out("kms", instances=3) == [4, 4, 4]
+    assert await scaled.shared_out("cscf", instances=2) == [6, 6]
     async with load(scaled, "scaled", rate=10, seconds=10) as run:
         outcome = await run.outcome()
     await check(scaled, outcome)
@@ -68,8 +64,7 @@ async def test_an_instance_that_was_paused_and_wakes_harms_nothing(scaled: Clust
     await check(scaled, outcome)
     assert outcome.came_up == outcome.dials, outcome.failed
     await scaled.until_healthy("kms")
-    held = list((await partitions(scaled, "kms")).values())
-    assert sorted(number for each in held for number in each) == list(range(KMS.partitions))
+    await scaled.shared_out("kms", instances=3)
 
 
 class Sleeper(RedisStore):
@@ -131,12 +126,6 @@ async def test_who_wakes_between_reading_and_writing_cannot_overwrite(cluster: C
         decode(record.value) for each in broker.values() for record in each.records(ue_inbox(HOST).name)
     ]
     assert [type(answer) for answer in answers] == [KeyResponse, KeyResponse]
-
-
-async def partitions(cluster: Cluster, role: str) -> dict[str, list[int]]:
-    """Of each instance of a role, as `otway status` has it."""
-    told = json.loads(await cluster.otway("status", "--json", expect=None))
-    return {each["instance"]: each["partitions"] for each in told["agents"] if each["role"] == role}
 
 
 def servers_of_calls(cluster: Cluster, service: str) -> dict[str, set[str]]:

@@ -56,7 +56,7 @@ async def test_a_message_survives_every_process(cluster: Cluster, measured: Call
 
 async def test_what_a_user_does_wrong_with_a_mailbox_is_told_in_a_line(cluster: Cluster) -> None:
     for arguments, told in (
-        (("mailbox", "carol", "list"), "nobody is called"),
+        (("mailbox", "zoe", "list"), "nobody is called"),
         (("mailbox", "voicemail", "list"), "nobody is called"),
         (("mailbox", "alice", "delete"), "say which message"),
         (("mailbox", "alice", "delete", "abcdef"), "there is no message 'abcdef'"),

@@ -13,7 +13,9 @@ from protocol.checks import Check, RefusalCode
 from protocol.names import Permit
 from protocol.profile import HARDENED
 from protocol.secret import Secret
+from tests.agents.chair import Chair, join_of, refuses, responses
 from tests.agents.scene import NOW, Stage, Town, deposited, expect
+from topics.messages import RemoveChange
 
 OTHERS = Settings(
     kafka="broker:9092",
@@ -25,6 +27,7 @@ OTHERS = Settings(
     directory=Path("/run/secrets/directory.toml"),
     profile="literal",
     deferred_days_max=30,
+    removed_may_return=True,
     life_s=60,
     mailbox="sip:mailbox@ims.example",
     transcoder="sip:transcoder@ims.example",
@@ -59,6 +62,7 @@ def test_others_are_others() -> None:
         ("OTWAY_LOG", "xml", "OTWAY_LOG: Invalid enum value"),
         ("OTWAY_DEFERRED_DAYS_MAX", "31", "OTWAY_DEFERRED_DAYS_MAX: Expected `int` <= 30"),
         ("OTWAY_DEFERRED_DAYS_MAX", "-1", "OTWAY_DEFERRED_DAYS_MAX: Expected `int` >= 0"),
+        ("OTWAY_REMOVED_MAY_RETURN", "perhaps", "OTWAY_REMOVED_MAY_RETURN: Expected `bool`"),
         ("OTWAY_LIFE_S", "9", "OTWAY_LIFE_S: Expected `int` >= 10"),
         ("OTWAY_LIFE_S", "3601", "OTWAY_LIFE_S: Expected `int` <= 3600"),
         ("OTWAY_CODECS", "PCMU,speex", "OTWAY_CODECS: 'speex' is none of PCMU, PCMA, G722, opus"),
@@ -97,6 +101,18 @@ def test_or_14_a_kms_keeps_messages_as_long_as_its_operator_wants(days: int) -> 
         expect(decision, Check.OR_14, RefusalCode.NOT_PERMITTED, sealed=True)
     else:
         assert town.left(deposit, deposited(decision))[0].not_after == NOW + days * 86_400
+
+
+@pytest.mark.parametrize("may", [False, True])
+def test_or_14_who_was_put_out_comes_back_where_the_operator_wants_it(*, may: bool) -> None:
+    chair = Chair()
+    chair.agent = NETWORK["kms"][0].make(Settings(removed_may_return=may), HARDENED)
+    chair.epoch(RemoveChange(chair.guest("ben").identity))
+    again = chair.asks(join_of(chair.guest("ben")), epoch=2)
+    if may:
+        responses(chair.give(again))
+    else:
+        refuses(chair, again, Check.OR_14, RefusalCode.NOT_PERMITTED)
 
 
 def test_a_file_says_what_the_environment_leaves_open(tmp_path: Path) -> None:

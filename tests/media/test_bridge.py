@@ -315,6 +315,24 @@ async def test_a_transcoder_tells_no_speakers_but_silence_and_the_end(room: Room
     assert room.exchange.engine.statistics()["room 0"].round_trip_ms is not None
 
 
+async def test_who_was_never_heard_may_take_longer_than_who_falls_silent(draw: Random, alice: Leg) -> None:
+    """An end that waits for its notice, and one that is gone."""
+    exchange = Exchange(draw, 2, silence_s=0.3, unheard_s=4.0)
+    exchange.lines = await exchange.engine.start()
+    room = Room(exchange, draw, alice)
+    await room.phone(tone(440, 10))
+    await room.phone(tone(660, 10))
+    exchange.engine.carry_out(OpenMedia(room.inner(1, group=None)))
+    room.open(0, group=None)
+    await passed(exchange.engine, "room 0", 10)
+    room.close(0)
+    await exchange.until(lambda: len(exchange.events) == 2)
+    assert exchange.events == [MediaSilent("room 0"), MediaSilent("room 1")]
+    for phone in room.phones:
+        await phone.engine.stop()
+    await exchange.engine.stop()
+
+
 async def test_a_bridge_has_the_rules_of_an_engine(room: Room) -> None:
     await room.phone(tone(440, 10))
     await room.phone(tone(440, 10))

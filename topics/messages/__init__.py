@@ -35,6 +35,7 @@ from topics.messages.calls import (
     Trying,
 )
 from topics.messages.conferences import (
+    AbsentChange,
     Change,
     ConferenceEvent,
     ConferenceReport,
@@ -203,6 +204,7 @@ Message = (
 
 __all__ = [
     "WIRE_NAMES",
+    "AbsentChange",
     "Ack",
     "Attach",
     "AttachRefusal",

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.checks import RefusalCode
-from protocol.conference import REFRESH, join_change, leave_change, remove_change
+from protocol.conference import REFRESH, absent_change, join_change, leave_change, remove_change
 from protocol.limits import CHANGES_MAX, MEMBERS_MAX, ROSTER_SEAL_OCTETS_MAX
 from protocol.names import CallId, Epoch, GroupId, Identity, Impi, KeyId, Nonce, RunNumber, Suite, Time
 from protocol.transport import MediaAddress
@@ -162,6 +162,17 @@ class RemoveChange(msgspec.Struct, tag="remove", tag_field="type", frozen=True, 
         return remove_change(self.member)
 
 
+class AbsentChange(msgspec.Struct, tag="absent", tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """Somebody takes no epoch any more."""
+
+    member: Identity
+
+    @property
+    def octets(self) -> bytes:
+        """enc("absent", ID)."""
+        return absent_change(self.member)
+
+
 class RefreshChange(msgspec.Struct, tag="refresh", tag_field="type", frozen=True, forbid_unknown_fields=True):
     """Nobody comes or goes; also those go whose key id has ended."""
 
@@ -171,7 +182,7 @@ class RefreshChange(msgspec.Struct, tag="refresh", tag_field="type", frozen=True
         return REFRESH
 
 
-Change = JoinChange | LeaveChange | RemoveChange | RefreshChange
+Change = JoinChange | LeaveChange | RemoveChange | AbsentChange | RefreshChange
 
 
 class GroupRequest(OfGroup, tag="group-request", frozen=True, kw_only=True):
