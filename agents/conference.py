@@ -177,6 +177,7 @@ class Focus:
             return NOTHING
         turn = Turn(self._settings, conference, records.get(self._lines), now)
         loud = tuple(dict.fromkeys(session.split(" ")[1] for session in event.sessions))
+        turn.change(speakers=loud)
         turn.report(ConferenceEvent.SPEAKERS, speakers=loud)
         return turn.decision()
 

@@ -112,6 +112,7 @@ class Conference(Record, frozen=True, kw_only=True):
     missed: bool = False  # the KMS has made an epoch that never came here: who is in, the next one tells
     reason: str = ""  # why it has ended
     forget_at: int = 0
+    speakers: tuple[str, ...] = ()  # who was loud when the engine has last said so, the loudest first
 
     @staticmethod
     def key_for(group: bytes) -> Key[Conference]:

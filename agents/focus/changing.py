@@ -156,7 +156,7 @@ def _ask_anew(turn: Turn, changes: tuple[Wanted, ...], random: Random) -> None:
         if wanted.kind is not ChangeKind.JOIN or turn.find(wanted.member, wanted.call) is not None
     )
     gathered = tuple(wanted for wanted in turn.conference.queue if wanted not in still)
-    turn.change(queue=(*still, *gathered) or (REFRESH,))
+    turn.change(queue=(*still, *gathered))
     _ask_next(turn, random)
 
 

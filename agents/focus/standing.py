@@ -97,6 +97,7 @@ def show(turn: Turn, request: bytes) -> None:
         in_use=tuple(
             sorted({each.identity for each in conference.members if each.in_use == conference.epoch > 0})
         ),
+        speakers=tuple(each for each in conference.speakers if each in conference.roster),
         instance=conference.instance,
         not_after=conference.not_after or None,
         request=request,

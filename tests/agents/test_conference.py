@@ -537,6 +537,8 @@ def test_who_is_loud() -> None:
     sessions = [each.leg.session for each in hall.media if isinstance(each, OpenMedia)]
     hall.give(Speakers(GROUP.hex(), tuple(reversed(sessions))))
     assert hall.events(ConferenceEvent.SPEAKERS)[0].speakers == (ben.identity, ann.identity)
+    hall.give(ShowConference(group=GROUP, focus=FOCUS, request=REQUEST))
+    assert hall.events(ConferenceEvent.STANDS)[0].speakers == (ben.identity, ann.identity)
     hall.process("two")
     assert hall.give(Speakers(GROUP.hex(), tuple(sessions))) == NOTHING
 
