@@ -181,8 +181,8 @@ def take(
             return out(kept, attendance, LEFT, now)
         case MediaClosed():
             return _media_closed(attendance, kept, message, now)
-        case MediaSilent():  # the focus may be taken over just now; if it is not, K_e ends soon
-            return told(attendance, ReportEvent.MEDIA, now, reason="silent")
+        case MediaSilent():
+            return _silent(terms, attendance, kept, now)
         case _:
             return NOTHING
 
@@ -333,6 +333,15 @@ def _media_closed(attendance: Attendance, kept: Kept, closed: MediaClosed, now: 
     return reported
 
 
+def _silent(terms: Terms, attendance: Attendance, kept: Kept, now: int) -> Decision:
+    """Nothing comes from the focus. It may be taken over just now; or this member was put out, has not heard
+    so, and speaks under a key that others have who are gone. It says IN-USE until another epoch comes: a
+    focus that does not count it in answers PUT-OUT."""
+    asks = msgspec.structs.replace(attendance, repeats=0, repeat_at=now + REPEAT_S)
+    silent = told(attendance, ReportEvent.MEDIA, now, reason="silent")
+    return keep(kept, asks) + say_in_use(terms, asks) + silent
+
+
 def _look_again(terms: Terms, attendance: Attendance, kept: Kept, now: int) -> Decision:
     """An AttendanceAlarm: what has lasted too long is over, what was not answered is repeated."""
     state = attendance.state
@@ -354,8 +363,13 @@ def _look_again(terms: Terms, attendance: Attendance, kept: Kept, now: int) -> D
         repeats=repeats,
         repeat_at=now + repeat_s(repeats),
     )
-    repeated = say_join if state is AttendanceState.JOINING else say_leave
-    return keep(kept, again) + repeated(terms, again)
+    match state:
+        case AttendanceState.JOINING:
+            return keep(kept, again) + say_join(terms, again)
+        case AttendanceState.IN:
+            return keep(kept, again) + say_in_use(terms, again)
+        case AttendanceState.LEAVING | AttendanceState.OUT:
+            return keep(kept, again) + say_leave(terms, again)
 
 
 def _no(handset: Handset, wish: JoinConference | LeaveConference, reason: str, now: int) -> Decision:

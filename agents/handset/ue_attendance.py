@@ -128,6 +128,7 @@ def with_epoch(attendance: Attendance, grant: EpochGrant, message: Joined | Reke
         roster=grant.roster,
         lifetime_s=lifetime_s,
         focus_media=message.media,
+        repeats=0,
         repeat_at=now + lifetime_s,
         give_up_at=now + lifetime_s,
     )

@@ -478,12 +478,21 @@ def test_media_that_ends_otherwise_ends_no_attendance() -> None:
     assert alice.state is AttendanceState.IN
 
 
-def test_silence_is_told_and_ends_nothing() -> None:
+def test_who_hears_nothing_asks_whether_it_is_still_in_until_it_is_told() -> None:
+    """It may have missed that it was put out, and would speak under a key that others keep who have gone."""
     alice = Alice()
-    alice.inside()
+    asked = alice.inside()
     decision = alice.give(alice.silent())
     is_told(decision, ReportEvent.MEDIA, reason="silent", statistics=None)
-    assert (decision.puts, decision.media, sent(decision)) == ((), (), [])
+    assert decision.media == ()
+    assert only(InUse, decision).epoch == 1
+    for _ in range(3):
+        assert only(InUse, alice.give(alice.alarm(), alice.due)).epoch == 1
+    alice.give(alice.rekey(asked, 2))
+    assert alice.attendance.repeat_at == alice.attendance.give_up_at
+    alice.give(alice.silent())
+    alice.give(put_out(asked))
+    assert alice.state is AttendanceState.OUT
 
 
 def test_what_is_over_is_forgotten() -> None:
