@@ -127,6 +127,7 @@ class Conferred(msgspec.Struct, frozen=True, kw_only=True):
         rosters = [set(each.roster) - {_FOCUS} for each in self.epochs]
         changes: list[set[str]] = [set(FIRST), {*FIRST, LATER}]
         changes += [changes[-1] - {LEAVER}, changes[-1] - {LEAVER, REMOVED}]
+        changes.append(changes[-1])  # who takes over asks for an epoch of its own
         begun = len(rosters) - len(changes)  # the first three may have come one after the other
         return (
             begun >= 0
@@ -255,7 +256,7 @@ class ConferenceDemo:
                 groups = self._town.remembered.of_kms("group", Group)
                 self._keys.update({group.epoch: group.key for group in groups if group.key is not None})
             case ConferenceReport(event=ConferenceEvent.TAKEN_OVER):
-                self._note("another instance mixes, in the same epoch")
+                self._note("another instance mixes: at first in the same epoch, then in one of its own")
             case Report(event=ReportEvent.JOINED | ReportEvent.EPOCH, epoch=epoch, roster=roster):
                 self._note(f"{hop.sender} is in epoch {epoch} with {', '.join(self._names(roster))}")
             case Report(event=ReportEvent.LEFT_CONFERENCE, reason=reason):

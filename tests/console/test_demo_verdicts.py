@@ -104,13 +104,16 @@ def test_a_transcoder_opens_its_legs_and_no_more(demos: Demos) -> None:
 def test_an_epoch_is_for_its_roster(demos: Demos) -> None:
     outcome = demos.conferred
     assert outcome.faults == []
-    *_, all_four, without_bob, without_carol = (f"epoch {each.epoch}" for each in outcome.epochs)
+    *_, all_four, without_bob, without_carol, another_mixes = (
+        f"epoch {each.epoch}" for each in outcome.epochs
+    )
+    since_dave_came = [all_four, without_bob, without_carol, another_mixes]
     could = opened(outcome.access)
     assert could["alice"] == could["conference"] == could["kms"]
-    assert {all_four, without_bob, without_carol} <= set(could["alice"])
-    assert {all_four} == {all_four, without_bob, without_carol} & set(could["bob"])
-    assert {all_four, without_bob} == {all_four, without_bob, without_carol} & set(could["carol"])
-    assert could["dave"] == [all_four, without_bob, without_carol]
+    assert set(since_dave_came) <= set(could["alice"])
+    assert {all_four} == set(since_dave_came) & set(could["bob"])
+    assert {all_four, without_bob} == set(since_dave_came) & set(could["carol"])
+    assert could["dave"] == since_dave_came
     assert could["bsf"] == could["cscf"] == could["wiretap"] == []
 
 

@@ -57,9 +57,9 @@ async def test_a_call_between_processes(network: Network) -> None:
     shown = await network.otway("topics", "tail", "ims.audit", "--from-beginning", "--count", "1")
     assert "ims.audit/" in shown
     told = json.loads(
-        await network.otway("topics", "tail", "ims.cscf", "--from-beginning", "--count", "1", "--json")
-    )
-    assert told["topic"] == "ims.cscf"
+        await network.otway("topics", "tail", "ims.reports", "--from-beginning", "--count", "1", "--json")
+    )  # an inbox may begin with what a test of malformed records has left there
+    assert told["topic"] == "ims.reports"
     assert told["message"]["type"]
 
     assert "is it running?" in await network.otway("call", "alice", "bob", expect=1)
