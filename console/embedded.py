@@ -230,6 +230,11 @@ class Town:
         for name in running:
             await self._start_instance(name)
 
+    def told(self, event: ReportEvent) -> list[str]:
+        """The UE hosts that have told it, as often as they did."""
+        hosts = {device.impi: name for name, device in self.devices.items()}
+        return [hosts[report.device] for report in self.reports if report.event is event]
+
     def hang_up(self, name: str) -> None:
         """A user ends the calls that its device has reported to be up."""
         device = self.devices[name]

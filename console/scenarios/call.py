@@ -16,9 +16,9 @@ import numpy as np
 
 from chaos.eavesdropping import readable
 from chaos.tampering import Part
-from console.calls.ladder import Ladder
 from console.embedded import Hop, Town, TownSettings
 from console.scenarios.evidence import HEARD_WELL, NOT_HEARD, NOTES, Access, Voice, table, tried
+from console.scenarios.telling import Telling
 from media.likeness import likeness
 from media.pcm import SAMPLE_HZ, Pcm
 from media.samples import callee_sample, caller_sample
@@ -116,9 +116,8 @@ class CallDemo:
     ) -> None:
         """show: takes each line of the account as it happens."""
         self._settings = settings
-        self._show = show
-        self._ladder = Ladder((CALLER, "cscf", CALLEE, "kms"))
-        self._bootstrap_ladder = Ladder((CALLER, CALLEE, "bsf", "kms", "cscf"))
+        self._bootstrapping = Telling(show, (CALLER, CALLEE, "bsf", "kms", "cscf"))
+        self._telling = Telling(show, (CALLER, "cscf", CALLEE, "kms"))
         said = settings.sound if settings.sound is not None else caller_sample()
         self._sounds = {CALLER: said, CALLEE: callee_sample()}
         self._town = Town(
@@ -143,12 +142,14 @@ class CallDemo:
         """Raises OSError without UDP sockets on loopback, TimeoutError when the call comes to nothing."""
         town, began = self._town, time.perf_counter()
         try:
-            self._show(f"alice and bob bootstrap by GBA ({self._settings.profile.name} profile)")
-            self._show(self._bootstrap_ladder.head())
+            self._bootstrapping.begin(
+                f"alice and bob bootstrap by GBA ({self._settings.profile.name} profile)"
+            )
             await town.start()
             await town.registered()
             bootstrap_ms = 1000 * (time.perf_counter() - began)
-            self._show(f"both have a key that the KMS holds too, after {bootstrap_ms:.0f} ms\n")
+            self._bootstrapping.pause()
+            self._telling.begin(f"both have a key that the KMS holds too, after {bootstrap_ms:.0f} ms\n")
             access = await self._talk()
             return self._outcome(bootstrap_ms, access)
         finally:
@@ -157,7 +158,6 @@ class CallDemo:
     async def _talk(self) -> list[Access]:
         """From dialling to the last report, or to the first refusal."""
         town = self._town
-        self._show(self._ladder.head())
         self._dialled = time.perf_counter()
         town.wishes.dial(CALLER, CALLEE)
         await town.until(lambda: self._is_refused() or self._is_up())
@@ -181,9 +181,9 @@ class CallDemo:
             case Report(event=ReportEvent.UP):
                 assert self._dialled is not None
                 self._up_after_ms = 1000 * (time.perf_counter() - self._dialled)
-                self._show(self._ladder.note(f"alice is up after {self._up_after_ms:.0f} ms"))
+                self._telling.note(f"alice is up after {self._up_after_ms:.0f} ms")
             case Report(event=ReportEvent.CONFIRMED):
-                self._show(self._ladder.note("bob knows that alice holds K"))
+                self._telling.note("bob knows that alice holds K")
             case Report(event=ReportEvent.MEDIA, statistics=Statistics(refused=refused)) if refused:
                 self._refuse(hop.sender, Check.OR_28, f"{refused} packets")
             case Report(check=Check() as check, reason=reason):
@@ -191,15 +191,13 @@ class CallDemo:
             case Audit(check=Check() as check, code=code):
                 self._refuse(hop.sender, check, code or "")
             case _:
-                ladder = self._bootstrap_ladder if self._dialled is None else self._ladder
-                line = ladder.hop(hop.sender, hop.receiver, hop.message)
-                if line is not None:
-                    self._show(line)
+                self._bootstrapping.draw(hop)
+                self._telling.draw(hop)
 
     def _refuse(self, party: str, check: Check, code: str) -> None:
         if self._refused is None:
             self._refused = RefusedBy(party, check, check.sentence, code)
-            self._show(self._ladder.note(f"{party} refuses: {check} {check.sentence}"))
+            self._telling.note(f"{party} refuses: {check} {check.sentence}")
 
     def _is_refused(self) -> bool:
         return self._refused is not None
@@ -209,10 +207,8 @@ class CallDemo:
         return {ReportEvent.UP, ReportEvent.CONFIRMED} <= seen
 
     def _is_over(self) -> bool:
-        for wanted in (ReportEvent.MEDIA, ReportEvent.ENDED):
-            if len({report.device for report in self._town.reports if report.event is wanted}) < 2:
-                return False
-        return True
+        over = (ReportEvent.MEDIA, ReportEvent.ENDED)
+        return all(len(set(self._town.told(event))) == 2 for event in over)
 
     def _access(self, held: dict[str, list[Secret]]) -> list[Access]:
         """Every party tries, with all that it held while the call was up, on what the wiretap caught."""

@@ -13,9 +13,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from console.calls.ladder import Ladder
 from console.embedded import Hop, Town, TownSettings
-from console.instances import role_of
 from console.scenarios.evidence import NOTES, WRONG, failed
 from console.scenarios.pitches import gaps_ms, heard_ms, voice
 from console.scenarios.streams import (
@@ -29,6 +27,7 @@ from console.scenarios.streams import (
     table_of,
     tried_on,
 )
+from console.scenarios.telling import Telling
 from console.scenarios.waiting import Waiting
 from media.pcm import Pcm
 from protocol.sealing import Random
@@ -150,8 +149,7 @@ class ConferenceDemo:
 
     def __init__(self, *, clock: Callable[[], int], random: Random, show: Callable[[str], None]) -> None:
         """show: takes each line of the account as it happens."""
-        self._show = show
-        self._ladder = Ladder((*_PITCHES, "cscf", _FOCUS, "kms"))
+        self._telling = Telling(show, (*_PITCHES, "cscf", _FOCUS, "kms"))
         sounds = {name: voice(hertz, _LASTING_S) for name, hertz in _PITCHES.items()}
         self._town = Town(
             TownSettings(sounds=sounds, functions=INSTANCES),
@@ -159,20 +157,14 @@ class ConferenceDemo:
             random=random,
             on_hop=self._happened,
         )
-        self._keyring = Keyring(self._town, _PARTIES)
+        self.keyring = Keyring(self._town, _PARTIES)
         self._keys: dict[int, Secret] = {}  # K_e, as the KMS has it
         self._waiting = Waiting()
-        self._drawing = False
         self._wished_at: dict[str, float] = {}
         self._group = b""
         self._stands: ConferenceReport | None = None
         self.heard: dict[str, Pcm] = {}
         """What each member heard, once it is over."""
-
-    @property
-    def held(self) -> dict[str, set[Secret]]:
-        """All that each party has ever held."""
-        return self._keyring.held
 
     async def run(self) -> Conferred:
         """What `play` raises."""
@@ -185,9 +177,7 @@ class ConferenceDemo:
         try:
             await town.start()
             await town.registered()
-            self._show("each member says a tone of its own pitch; IN-USE is not drawn\n")
-            self._show(self._ladder.head())
-            self._drawing = True
+            self._telling.begin("each member says a tone of its own pitch; IN-USE is not drawn\n")
             with self._waiting:
                 await self._talk()
             self.heard = {name: np.concatenate(town.heard(name)) for name in _PITCHES}
@@ -221,7 +211,7 @@ class ConferenceDemo:
     async def _take_over(self) -> None:
         town = self._town
         [carrying] = [name for name in INSTANCES if town.roots(name)]
-        self._note("the instance of the focus dies")
+        self._telling.note("the instance of the focus dies")
         await town.switch_off(carrying)
         await town.until(lambda: self._told(ConferenceEvent.TAKEN_OVER))
         await asyncio.sleep(_TALK_S)
@@ -245,35 +235,25 @@ class ConferenceDemo:
         return any(each.event is event for each in self._town.conferences)
 
     def _all_have(self, event: ReportEvent) -> bool:
-        told = {report.device for report in self._town.reports if report.event is event}
-        return told == {device.impi for device in self._town.devices.values()}
+        return set(self._town.told(event)) == set(_PITCHES)
 
     def _happened(self, hop: Hop) -> None:
         if isinstance(hop.message, Report | Audit | ConferenceReport):
-            self._keyring.look()
+            self.keyring.look()
         match hop.message:
             case Audit(event=AuditEvent.EPOCH):
                 groups = self._town.remembered.of_kms("group", Group)
                 self._keys.update({group.epoch: group.key for group in groups if group.key is not None})
             case ConferenceReport(event=ConferenceEvent.TAKEN_OVER):
-                self._note("another instance mixes: at first in the same epoch, then in one of its own")
+                self._telling.note("another instance mixes: in the same epoch, then in one of its own")
             case Report(event=ReportEvent.JOINED | ReportEvent.EPOCH, epoch=epoch, roster=roster):
-                self._note(f"{hop.sender} is in epoch {epoch} with {', '.join(self._names(roster))}")
+                self._telling.note(f"{hop.sender} is in epoch {epoch} with {', '.join(self._names(roster))}")
             case Report(event=ReportEvent.LEFT_CONFERENCE, reason=reason):
-                self._note(f"over at {hop.sender}: {reason}")
+                self._telling.note(f"over at {hop.sender}: {reason}")
             case InUse():
                 pass
             case _:
-                self._draw(hop)
-
-    def _draw(self, hop: Hop) -> None:
-        if self._drawing:
-            line = self._ladder.hop(role_of(hop.sender) or hop.sender, hop.receiver, hop.message)
-            if line is not None:
-                self._show(line)
-
-    def _note(self, text: str) -> None:
-        self._show(self._ladder.note(text))
+                self._telling.draw(hop)
 
     def _names(self, roster: Iterable[str]) -> list[str]:
         """The names of these identities."""
@@ -293,7 +273,7 @@ class ConferenceDemo:
         columns = sorted_out(caught(town.wiretap), locks)
         out_after_s = {}
         for name, wished_at in self._wished_at.items():
-            last = last_opened_at(columns, list(self.held[name]))
+            last = last_opened_at(columns, list(self.keyring.held[name]))
             out_after_s[name] = round(max(0.0, (wished_at if last is None else last) - wished_at), 3)
         gaps = {name: self._gaps(name) for name in _PITCHES}
         return Conferred(
@@ -317,7 +297,7 @@ class ConferenceDemo:
             roster_after=self._names(self._stands.roster if self._stands else ()),
             out_after_s=out_after_s,
             unknown=len(columns.unknown),
-            access=tried_on(columns, {**self.held, "wiretap": ()}, _NOTES),
+            access=tried_on(columns, {**self.keyring.held, "wiretap": ()}, _NOTES),
         )
 
     def _gaps(self, name: str) -> tuple[int, int]:

@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from console.calls.ladder import Ladder
 from console.embedded import Hop, Town, TownSettings
 from console.scenarios.evidence import HEARD_WELL, NOTES, Access, Voice, table, tried
+from console.scenarios.telling import Telling
 from media.likeness import likeness
 from media.pcm import SAMPLE_HZ, Pcm
 from media.samples import callee_sample, caller_sample
@@ -74,8 +74,7 @@ class ForkDemo:
         profile: Profile = HARDENED,
     ) -> None:
         """show: takes each line of the account as it happens. sound: what alice says."""
-        self._show = show
-        self._ladder = Ladder((CALLER, "cscf", *DEVICES, "kms"))
+        self._telling = Telling(show, (CALLER, "cscf", *DEVICES, "kms"))
         said = caller_sample() if sound is None else sound
         self._sounds = {CALLER: said, **{device: callee_sample() for device in DEVICES}}
         self._town = Town(
@@ -84,7 +83,6 @@ class ForkDemo:
             random=random,
             on_hop=self._happened,
         )
-        self._dialled = False
         self._held: dict[str, list[Secret]] = {}
         self.heard: dict[str, Pcm] = {}
         """What each side heard, once the call is over."""
@@ -95,16 +93,14 @@ class ForkDemo:
         try:
             await town.start()
             await town.registered()
-            self._show("alice has one device, bob has two; each has its own key\n")
-            self._show(self._ladder.head())
-            self._dialled = True
+            self._telling.begin("alice has one device, bob has two; each has its own key\n")
             town.wishes.dial(CALLER, DEVICES[0])
-            await town.until(lambda: self._reported(ReportEvent.CONFIRMED) != [])
+            await town.until(lambda: town.told(ReportEvent.CONFIRMED) != [])
             longest_s = max(sound.size for sound in self._sounds.values()) / SAMPLE_HZ
             await asyncio.sleep(longest_s + _TAIL_S)
             kept = {self._host(device): held for device, held in town.remembered.granted_keys().items()}
             town.hang_up(CALLER)
-            await town.until(lambda: len(set(self._reported(ReportEvent.MEDIA))) == 1 + len(DEVICES))
+            await town.until(lambda: len(set(town.told(ReportEvent.MEDIA))) == 1 + len(DEVICES))
             return self._outcome(kept)
         finally:
             await town.stop()
@@ -115,21 +111,17 @@ class ForkDemo:
                 # at this instant both devices hold what they were granted: let them keep it for their attempt
                 parties = (CALLER, *DEVICES, "kms", "bsf", "cscf")
                 self._held = {party: self._town.holdings(party) for party in parties}
-                self._show(self._ladder.note("alice takes the first valid answer"))
-            case Report(event=ReportEvent.CONFIRMED, device=device):
-                self._show(self._ladder.note(f"{self._host(device)} knows that alice holds K"))
-            case Report(event=ReportEvent.ENDED, device=device, reason=reason):
-                self._show(self._ladder.note(f"over at {self._host(device)}: {reason}"))
-            case _ if self._dialled:
-                line = self._ladder.hop(hop.sender, hop.receiver, hop.message)
-                if line is not None:
-                    self._show(line)
+                self._telling.note("alice takes the first valid answer")
+            case Report(event=ReportEvent.CONFIRMED):
+                self._telling.note(f"{hop.sender} knows that alice holds K")
+            case Report(event=ReportEvent.ENDED, reason=reason):
+                self._telling.note(f"over at {hop.sender}: {reason}")
             case _:
-                pass
+                self._telling.draw(hop)
 
     def _outcome(self, kept: dict[str, bool]) -> Forked:
         town = self._town
-        [winner] = [self._host(device) for device in self._reported(ReportEvent.CONFIRMED)]
+        [winner] = town.told(ReportEvent.CONFIRMED)
         lost = [device for device in DEVICES if device != winner]
         alice, bob = town.devices[CALLER].identity, town.devices[winner].identity
         voices = {
@@ -156,9 +148,6 @@ class ForkDemo:
         """The Ks of this call: what bob's devices and the KMS both held."""
         shared = set(self._held["kms"]) & {key for device in DEVICES for key in self._held[device]}
         return shared - self._town.remembered.long_term_keys()
-
-    def _reported(self, event: ReportEvent) -> list[str]:
-        return [report.device for report in self._town.reports if report.event is event]
 
     def _host(self, impi: str) -> str:
         return next(name for name, device in self._town.devices.items() if device.impi == impi)

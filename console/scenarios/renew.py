@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from console.calls.ladder import Ladder
 from console.embedded import Hop, Town, TownSettings
 from console.scenarios.evidence import NOTES, SOUNDS_ALIKE, failed, lasting
 from console.scenarios.streams import (
@@ -26,6 +25,7 @@ from console.scenarios.streams import (
     table_of,
     tried_on,
 )
+from console.scenarios.telling import Telling
 from console.scenarios.waiting import Waiting
 from media.likeness import spectral_likeness
 from media.pcm import SAMPLE_HZ, Pcm
@@ -125,26 +125,19 @@ class RenewDemo:
         sound: Pcm | None = None,
     ) -> None:
         """show: takes each line of the account as it happens. sound: what alice says."""
-        self._show = show
-        self._ladder = Ladder((CALLER, "cscf", CALLEE, "kms"))
+        self._telling = Telling(show, (CALLER, "cscf", CALLEE, "kms"))
         said = {CALLER: caller_sample() if sound is None else sound, CALLEE: callee_sample()}
         self._said = {name: lasting(each, _LASTING_S) for name, each in said.items()}
         settings = TownSettings(sounds=self._said, functions=(), life_s=LIFE_S)
         self._town = Town(settings, clock=clock, random=random, on_hop=self._happened)
-        self._keyring = Keyring(self._town, _PARTIES)
+        self.keyring = Keyring(self._town, _PARTIES)
         self._keys: dict[int, Secret] = {}  # K of each run, as the KMS has it
         self._waiting = Waiting()
-        self._drawing = False
         self._up_at = 0.0
         self._revoked_at = 0.0
         self._ended_at: dict[str, float] = {}
         self.heard: dict[str, Pcm] = {}
         """What each side heard, once the call is over."""
-
-    @property
-    def held(self) -> dict[str, set[Secret]]:
-        """All that each party has ever held."""
-        return self._keyring.held
 
     async def run(self) -> Renewed:
         """What `play` raises."""
@@ -157,9 +150,7 @@ class RenewDemo:
         try:
             await town.start()
             await town.registered()
-            self._show(f"each key lives for {LIFE_S} s\n")
-            self._show(self._ladder.head())
-            self._drawing = True
+            self._telling.begin(f"each key lives for {LIFE_S} s\n")
             with self._waiting:
                 await self._talk()
             await self._revoke()
@@ -170,54 +161,42 @@ class RenewDemo:
     async def _talk(self) -> None:
         town = self._town
         town.wishes.dial(CALLER, CALLEE)
-        await town.until(lambda: self._reported(ReportEvent.CONFIRMED) != [])
+        await town.until(lambda: town.told(ReportEvent.CONFIRMED) != [])
         self._up_at = asyncio.get_running_loop().time()
-        await town.until(lambda: len(self._reported(ReportEvent.RENEWED)) == 2 * RENEWALS)
+        await town.until(lambda: len(town.told(ReportEvent.RENEWED)) == 2 * RENEWALS)
         await asyncio.sleep(_TALK_S)
 
     async def _revoke(self) -> None:
         town = self._town
-        self._note("an operator revokes bob's key id")
+        self._telling.note("an operator revokes bob's key id")
         self._revoked_at = asyncio.get_running_loop().time()
         town.wishes.revoke(self._key_id())
         over = (ReportEvent.ENDED, ReportEvent.MEDIA)
-        await town.until(lambda: all(len(set(self._reported(event))) == 2 for event in over))
+        await town.until(lambda: all(len(set(town.told(event))) == 2 for event in over))
 
     def _key_id(self) -> str:
         """Bob's, as the KMS's audit names it."""
         granted = [audit for audit in self._town.audits if audit.event is AuditEvent.GRANTED]
         return granted[-1].callee_key or ""
 
-    def _reported(self, event: ReportEvent) -> list[str]:
-        """The hosts that have told it, as often as they did."""
-        hosts = {device.impi: name for name, device in self._town.devices.items()}
-        return [hosts[report.device] for report in self._town.reports if report.event is event]
-
     def _happened(self, hop: Hop) -> None:
         if isinstance(hop.message, Report | Audit):
-            self._keyring.look()
+            self.keyring.look()
             for agreement in self._town.remembered.of_kms("agreement", Agreement):
                 for agreed in agreement.runs:
                     self._keys.update((agreed.n, fork.key) for fork in agreed.forks if fork.key is not None)
         match hop.message:
             case Report(event=ReportEvent.UP):
-                self._note("alice has verified grant and confirmation")
+                self._telling.note("alice has verified grant and confirmation")
             case Report(event=ReportEvent.RENEWED, run=run):
-                self._note(f"{hop.sender} goes on under the key of run {run}")
+                self._telling.note(f"{hop.sender} goes on under the key of run {run}")
             case Report(event=ReportEvent.ENDED, reason=reason):
                 self._ended_at[hop.sender] = asyncio.get_running_loop().time()
-                self._note(f"over at {hop.sender}: {reason}")
+                self._telling.note(f"over at {hop.sender}: {reason}")
             case Audit(event=AuditEvent.WITHDRAWN):
-                self._note("the KMS has destroyed K, and tells both")
-            case _ if self._drawing:
-                line = self._ladder.hop(hop.sender, hop.receiver, hop.message)
-                if line is not None:
-                    self._show(line)
+                self._telling.note("the KMS has destroyed K, and tells both")
             case _:
-                pass
-
-    def _note(self, text: str) -> None:
-        self._show(self._ladder.note(text))
+                self._telling.draw(hop)
 
     def outcome(self) -> Renewed:
         """How it went, by all that was caught, heard and held."""
@@ -252,7 +231,7 @@ class RenewDemo:
             silent_after_s=round(max(0.0, max(stream.at[-1] for stream in streams) - self._revoked_at), 2),
             reasons={hosts[report.device]: report.reason or "" for report in told},
             unknown=len(columns.unknown),
-            access=tried_on(columns, {**self.held, "wiretap": ()}, _NOTES),
+            access=tried_on(columns, {**self.keyring.held, "wiretap": ()}, _NOTES),
             keys=tried_on(columns, {_column(n): [key] for n, key in keys.items()}, {}),
         )
 

@@ -14,9 +14,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from console.calls.ladder import Ladder
 from console.embedded import Hop, Town, TownSettings
-from console.instances import role_of
 from console.scenarios.evidence import NOTES, SOUNDS_ALIKE, WRONG, failed, lasting
 from console.scenarios.streams import (
     Attempt,
@@ -30,6 +28,7 @@ from console.scenarios.streams import (
     table_of,
     tried_on,
 )
+from console.scenarios.telling import Telling
 from media.leg import Leg
 from media.likeness import spectral_likeness
 from media.pcm import PACKET_S, SAMPLE_HZ, Pcm
@@ -130,9 +129,8 @@ class TranscodeDemo:
         sound: Pcm | None = None,
     ) -> None:
         """show: takes each line of the account as it happens. sound: what alice says."""
-        self._show = show
         self._random = random
-        self._ladder = Ladder((CALLER, "cscf", CALLEE, "kms", _TRANSCODER))
+        self._telling = Telling(show, (CALLER, "cscf", CALLEE, "kms", _TRANSCODER))
         said = {CALLER: caller_sample() if sound is None else sound, CALLEE: callee_sample()}
         self._said = {name: lasting(each, _LASTING_S) for name, each in said.items()}
         self._town = Town(
@@ -146,16 +144,10 @@ class TranscodeDemo:
             random=random,
             on_hop=self._happened,
         )
-        self._keyring = Keyring(self._town, _PARTIES)
-        self._drawing = False
+        self.keyring = Keyring(self._town, _PARTIES)
         self._died_at = 0.0
         self.heard: dict[str, Pcm] = {}
         """What each side heard, once the call is over."""
-
-    @property
-    def held(self) -> dict[str, set[Secret]]:
-        """All that each party has ever held."""
-        return self._keyring.held
 
     async def run(self) -> Transcoded:
         """What `play` raises."""
@@ -168,16 +160,14 @@ class TranscodeDemo:
         try:
             await town.start()
             await town.registered()
-            self._show(f"alice speaks {CODECS[CALLER][0]} only, bob {CODECS[CALLEE][0]} only\n")
-            self._show(self._ladder.head())
-            self._drawing = True
+            self._telling.begin(f"alice speaks {CODECS[CALLER][0]} only, bob {CODECS[CALLEE][0]} only\n")
             town.wishes.dial(CALLER, CALLEE)
             await town.until(lambda: self._transcoded() == 2)
             await asyncio.sleep(_TALK_S)
             await self._take_over()
             await asyncio.sleep(_TALK_S)
             town.hang_up(CALLER)
-            await town.until(lambda: len(self._reported(ReportEvent.MEDIA)) == 2)
+            await town.until(lambda: len(town.told(ReportEvent.MEDIA)) == 2)
             self.heard = {name: np.concatenate(town.heard(name)) for name in CODECS}
         finally:
             await town.stop()
@@ -185,39 +175,26 @@ class TranscodeDemo:
     async def _take_over(self) -> None:
         town = self._town
         [carrying] = [name for name in INSTANCES if town.roots(name)]
-        self._note("the instance of the transcoder dies")
+        self._telling.note("the instance of the transcoder dies")
         self._died_at = asyncio.get_running_loop().time()
         await town.switch_off(carrying)
         await town.until(lambda: self._transcoded() == 4)
 
     def _transcoded(self) -> int:
-        return len(self._reported(ReportEvent.TRANSCODED))
-
-    def _reported(self, event: ReportEvent) -> list[str]:
-        """The hosts that have told it, as often as they did."""
-        hosts = {device.impi: name for name, device in self._town.devices.items()}
-        return [hosts[report.device] for report in self._town.reports if report.event is event]
+        return len(self._town.told(ReportEvent.TRANSCODED))
 
     def _happened(self, hop: Hop) -> None:
         if isinstance(hop.message, Report | Audit | ConferenceReport):
-            self._keyring.look()
+            self.keyring.look()
         match hop.message:
             case Report(event=ReportEvent.UP):
-                self._note("alice has verified grant and confirmation: both hold K, and have no codec for it")
+                self._telling.note("alice has verified all: both hold K, and have no codec for it")
             case Report(event=ReportEvent.TRANSCODED, transcoder=transcoder):
-                self._note(f"{hop.sender} is told: {transcoder} listens in")
+                self._telling.note(f"{hop.sender} is told: {transcoder} listens in")
             case Audit(event=AuditEvent.RELEASED):
-                self._note("the KMS writes down whom it gives leg keys to")
-            case _ if self._drawing:
-                sender = role_of(hop.sender) or hop.sender
-                line = self._ladder.hop(sender, hop.receiver, hop.message)
-                if line is not None:
-                    self._show(line)
+                self._telling.note("the KMS writes down whom it gives leg keys to")
             case _:
-                pass
-
-    def _note(self, text: str) -> None:
-        self._show(self._ladder.note(text))
+                self._telling.draw(hop)
 
     def outcome(self) -> Transcoded:
         """How it went, by all that was caught, heard and held."""
@@ -232,7 +209,7 @@ class TranscodeDemo:
         later = sorted_out(after, call.locks(" after"))
         direct = call.direct(self._said[CALLER], self._random)
         columns.locked.update({**later.locked, _DIRECT: [direct]})
-        held = {party: call.with_what_follows(keys) for party, keys in self.held.items()}
+        held = {party: call.with_what_follows(keys) for party, keys in self.keyring.held.items()}
         proofs = {party: how_many([call.confirms(roots)]) for party, roots in held.items()}
         access = [
             msgspec.structs.replace(
@@ -240,7 +217,7 @@ class TranscodeDemo:
             )
             for each in tried_on(columns, {**held, "wiretap": []}, _NOTES)
         ]
-        told = self._reported(ReportEvent.TRANSCODED)
+        told = town.told(ReportEvent.TRANSCODED)
         return Transcoded(
             call=invite.call.hex(),
             codecs={name: codecs[0] for name, codecs in CODECS.items()},

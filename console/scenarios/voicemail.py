@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from console.calls.ladder import Ladder
 from console.embedded import Hop, Town, TownSettings
 from console.scenarios.evidence import HEARD_WELL, NOTES, Access, Voice, table, tried
+from console.scenarios.telling import Telling
 from media.likeness import likeness
 from media.pcm import SAMPLE_HZ, Pcm
 from media.samples import callee_sample, caller_sample
@@ -73,9 +73,8 @@ class VoicemailDemo:
         sound: Pcm | None = None,
     ) -> None:
         """show: takes each line of the account as it happens. sound: what alice says."""
-        self._show = show
         self._random = random
-        self._ladder = Ladder((CALLER, "cscf", "voicemail", LISTENER, "kms"))
+        self._telling = Telling(show, (CALLER, "cscf", "voicemail", LISTENER, "kms"))
         self._said = caller_sample() if sound is None else sound
         sounds = {CALLER: self._said, AWAY: callee_sample(), LISTENER: callee_sample()}
         self._town = Town(
@@ -84,7 +83,6 @@ class VoicemailDemo:
             random=random,
             on_hop=self._happened,
         )
-        self._drawing = False
         self._held: dict[str, list[Secret]] = {}
         self.heard: dict[str, Pcm] = {}
         """What bob heard, as `voicemail`, once it is over."""
@@ -95,18 +93,18 @@ class VoicemailDemo:
         try:
             await town.start()
             await town.registered()
-            self._show("bob's devices are off; alice calls him\n")
-            self._show(self._ladder.head())
-            self._drawing = True
+            self._telling.begin("bob's devices are off; alice calls him\n")
             call = await self._leave()
-            self._note("KMS, BSF, CSCF and mailbox are stopped and started anew; alice is switched off")
-            self._drawing = False
+            self._telling.note(
+                "KMS, BSF, CSCF and mailbox are stopped and started anew; alice is switched off"
+            )
+            self._telling.pause()
             await town.restart_network()
             await town.switch_off(CALLER)
             await town.switch_on(LISTENER)
             await town.registered(LISTENER)
-            self._drawing = True
-            self._note("another device of bob's is switched on")
+            self._telling.go_on()
+            self._telling.note("another device of bob's is switched on")
             await self._collect(call)
             return self._outcome(call)
         finally:
@@ -148,26 +146,25 @@ class VoicemailDemo:
                 self._held[LISTENER] = self._town.holdings(LISTENER)
             case _:
                 pass
-        if self._drawing:
-            line = self._ladder.hop(hop.sender, hop.receiver, hop.message)
-            if line is not None:
-                self._show(line)
+        self._telling.draw(hop)
 
     def _told(self, report: Report) -> None:
         match report.event:
             case ReportEvent.MAILBOX:
                 parties = (CALLER, "voicemail", "kms", "bsf", "cscf")
                 self._held = {party: self._town.holdings(party) for party in parties}
-                self._note(f"alice is told: a mailbox answers ({report.reason}); she speaks")
+                self._telling.note(f"alice is told: a mailbox answers ({report.reason}); she speaks")
             case ReportEvent.LEFT:
-                self._note(f"alice is told: the message is kept, {report.packets} packets")
+                self._telling.note(f"alice is told: the message is kept, {report.packets} packets")
             case ReportEvent.WAITING:
-                self._note("bob is told: a message of alice's is waiting")
+                self._telling.note("bob is told: a message of alice's is waiting")
             case ReportEvent.HEARD:
                 self._held["voicemail"] = [*self._held["voicemail"], *self._town.holdings("voicemail")]
-                self._note(f"bob has heard it, {'whole' if report.whole else 'perhaps not to its end'}")
+                self._telling.note(
+                    f"bob has heard it, {'whole' if report.whole else 'perhaps not to its end'}"
+                )
             case ReportEvent.COLLECTED:
-                self._note("the mailbox has deleted it")
+                self._telling.note("the mailbox has deleted it")
             case _:
                 pass
 
@@ -197,9 +194,6 @@ class VoicemailDemo:
 
     def _report(self, event: ReportEvent) -> Report | None:
         return next((report for report in self._town.reports if report.event is event), None)
-
-    def _note(self, text: str) -> None:
-        self._show(self._ladder.note(text))
 
 
 def account(outcome: Delivered) -> list[str]:

@@ -139,14 +139,14 @@ def given(held: dict[str, set[Any]], whose: str, to: str, judged: Callable[[], A
 @pytest.mark.parametrize("to", ["transcoder", "cscf", "bsf", "carol"])
 def test_k_in_other_hands_is_seen(demos: Demos, to: str) -> None:
     demo = demos.transcode
-    leaked = given(demo.held, "alice", to, demo.outcome)
+    leaked = given(demo.keyring.held, "alice", to, demo.outcome)
     assert not leaked.good
     assert {"K's own", "confirm"} <= set(opened(leaked.access)[to])
 
 
 def test_leg_keys_in_other_hands_are_seen(demos: Demos) -> None:
     demo = demos.transcode
-    leaked = given(demo.held, "transcoder", "carol", demo.outcome)
+    leaked = given(demo.keyring.held, "transcoder", "carol", demo.outcome)
     assert not leaked.good
     assert "alice-T" in opened(leaked.access)["carol"]
     assert "confirm" not in opened(leaked.access)["carol"]
@@ -157,7 +157,7 @@ def test_leg_keys_in_other_hands_are_seen(demos: Demos) -> None:
 )
 def test_an_epochs_key_in_other_hands_is_seen(demos: Demos, whose: str, to: str) -> None:
     demo = demos.conference
-    leaked = given(demo.held, whose, to, demo.outcome)
+    leaked = given(demo.keyring.held, whose, to, demo.outcome)
     assert not leaked.good
     if to in {"bob", "carol"}:
         assert leaked.out_after_s[to] > 1
@@ -165,17 +165,17 @@ def test_an_epochs_key_in_other_hands_is_seen(demos: Demos, whose: str, to: str)
 
 def test_a_runs_key_in_other_hands_is_seen(demos: Demos) -> None:
     demo = demos.renew
-    assert not given(demo.held, "bob", "cscf", demo.outcome).good
+    assert not given(demo.keyring.held, "bob", "cscf", demo.outcome).good
 
 
 def test_keys_that_a_member_lacks_are_seen(demos: Demos) -> None:
     demo = demos.conference
-    before = set(demo.held["alice"])
-    demo.held["alice"] -= demo.held["dave"]
+    before = set(demo.keyring.held["alice"])
+    demo.keyring.held["alice"] -= demo.keyring.held["dave"]
     try:
         assert not demo.outcome().good
     finally:
-        demo.held["alice"] = before
+        demo.keyring.held["alice"] = before
 
 
 @pytest.mark.parametrize(
